@@ -1,0 +1,23 @@
+"""dode: diffusion and flow models in far fewer steps, without training them."""
+
+from dode import grids, schedules
+from dode.denoisers import Denoiser
+from dode.sampling import Step, Trajectory, invert, iterate, sample
+from dode.solvers import Solver, solver
+from dode.tableau import Tableau
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "Denoiser",
+    "Solver",
+    "Step",
+    "Tableau",
+    "Trajectory",
+    "grids",
+    "invert",
+    "iterate",
+    "sample",
+    "schedules",
+    "solver",
+]

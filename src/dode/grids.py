@@ -1,0 +1,338 @@
+"""Where the solver stops: strictly decreasing times from the noise to the sample.
+
+A grid is even in some *coordinate* of the schedule (time, log-SNR, a power of sigma / alpha ...). The coordinate also says how
+a step is cut into parts, so that a refined grid belongs to the same family.
+
+By default a grid ends at the clean sample (`final="zero"`, diffusers' name): the last evaluation is above `t_clean`, and the
+last step goes to sigma = 0. With `final="sigma_min"` the last state is at the schedule's `t_min`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dode.names import unknown_name
+from dode.schedules import VP, Array, NoiseSchedule
+
+# log-SNR of diffusers' stand-in for a zero terminal SNR, alpha-bar = 2^-24: coordinates in log-SNR or sigma stop there.
+_LOWEST_LOG_SNR = -24 * math.log(2)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A time with its alpha and sigma."""
+
+    t: float
+    alpha: float
+    sigma: float
+
+    @property
+    def rho(self) -> float:
+        """sigma / alpha; infinite where alpha = 0."""
+        return self.sigma / self.alpha if self.alpha else math.inf
+
+    @property
+    def lam(self) -> float:
+        """log(alpha / sigma), half the log-SNR: the lambda of the DPM-Solver papers; infinite at both ends."""
+        if not self.alpha:
+            return -math.inf
+        return math.log(self.alpha / self.sigma) if self.sigma else math.inf
+
+
+class Grid(ABC):
+    """A family of grids."""
+
+    name: str
+
+    @abstractmethod
+    def times(self, schedule: NoiseSchedule, steps: int) -> Array:
+        """`steps + 1` strictly decreasing times.
+
+        Raises:
+            ValueError: `steps` is below 1, or the grid has no such number of distinct times.
+        """
+
+    def coordinate(self, schedule: NoiseSchedule, t: npt.ArrayLike) -> Array:
+        """The coordinate in which the grid is even, at times t."""
+        return schedule.uniform_share(t)
+
+    def time(self, schedule: NoiseSchedule, coordinate: npt.ArrayLike) -> Array:
+        """Inverse of `coordinate`."""
+        return schedule.uniform_time(coordinate)
+
+    def points(self, schedule: NoiseSchedule, times: npt.ArrayLike) -> tuple[Point, ...]:
+        """The times with their alpha and sigma."""
+        times = np.asarray(times, np.float64)
+        return tuple(
+            Point(float(t), float(alpha), float(sigma))
+            for t, alpha, sigma in zip(times, schedule.alpha(times), schedule.sigma(times), strict=True)
+        )
+
+    def refine(self, schedule: NoiseSchedule, times: npt.ArrayLike, parts: Sequence[int]) -> Array:
+        """The times with interval i cut into `parts[i]`, evenly in the grid's coordinate; the given times are kept exactly."""
+        times = np.asarray(times, np.float64)
+        pieces = [self._between(schedule, times[i : i + 2], n) for i, n in enumerate(parts)]
+        return checked_times(np.concatenate([*pieces, times[-1:]]), schedule)
+
+    def _between(self, schedule: NoiseSchedule, ends: Array, parts: int) -> Array:
+        """`parts` times from ends[0] on, those of an interval cut evenly, its end left out. On the way to the clean sample
+        none is below `t_min`, where the network may not be asked."""
+        inner = self._evenly(schedule, ends, np.linspace(0, 1, parts + 1)[:-1])
+        if ends[1] < schedule.t_min and parts > 1 and inner[-1] < schedule.t_min:
+            inner = self._evenly(schedule, np.array([ends[0], schedule.t_min]), np.linspace(0, 1, parts))
+            inner[-1] = schedule.t_min
+        return inner
+
+    def _evenly(self, schedule: NoiseSchedule, ends: Array, share: Array) -> Array:
+        c = self.coordinate(schedule, ends)
+        if np.isfinite(c).all():
+            inner = self.time(schedule, c[0] + (c[1] - c[0]) * share)
+        else:  # a coordinate that does not reach the clean or the pure-noise end
+            u = schedule.uniform_share(ends)
+            inner = schedule.uniform_time(u[0] + (u[1] - u[0]) * share)
+        inner[0] = ends[0]
+        return inner
+
+
+@dataclass(frozen=True)
+class _Family(Grid):
+    """Common to the grids that are made from a number of steps.
+
+    Args:
+        start: the first time; the schedule's `t_max` if None. A lower one is for image-to-image.
+        final: "zero" to end at the clean sample, "sigma_min" to end at the schedule's `t_min`.
+    """
+
+    start: float | None = None
+    final: str = "zero"
+
+    def __post_init__(self) -> None:
+        if self.final not in ("zero", "sigma_min"):
+            raise ValueError(f'final must be "zero" or "sigma_min", got {self.final!r}')
+
+    def times(self, schedule: NoiseSchedule, steps: int) -> Array:
+        if steps < 1:
+            raise ValueError(f"a grid needs at least 1 step, got {steps}")
+        first = schedule.t_max if self.start is None else float(self.start)
+        return checked_times(self._times(schedule, steps, first), schedule, f"the {self.name} grid with {steps} steps")
+
+    def _times(self, schedule: NoiseSchedule, steps: int, first: float) -> Array:
+        last = schedule.t_clean if self.final == "zero" else schedule.t_min
+        return np.append(self._between(schedule, np.array([first, last]), steps), last)
+
+
+@dataclass(frozen=True)
+class Uniform(_Family):
+    """Evenly in network time (for a flow: in its unshifted time), from `t_max` to the clean sample, without rounding."""
+
+    name = "uniform"
+
+
+@dataclass(frozen=True)
+class Power(_Family):
+    """Evenly in t^(1 / exponent), measured from the clean time: an exponent above 1 puts more steps near the sample."""
+
+    exponent: float = 2.0
+    name = "power"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.exponent > 0:
+            raise ValueError(f"the exponent of a power grid must be above 0, got {self.exponent}")
+
+    def coordinate(self, schedule: NoiseSchedule, t: npt.ArrayLike) -> Array:
+        return np.asarray(schedule.uniform_share(t) ** (1 / self.exponent))
+
+    def time(self, schedule: NoiseSchedule, coordinate: npt.ArrayLike) -> Array:
+        return schedule.uniform_time(np.asarray(coordinate, np.float64) ** self.exponent)
+
+
+@dataclass(frozen=True)
+class Quadratic(Power):
+    """The power grid of exponent 2 (Song et al. 2021, DDIM; DEIS)."""
+
+    name = "quadratic"
+
+
+@dataclass(frozen=True)
+class _SignalToNoise(_Family):
+    """Grids in a coordinate that is infinite or unused at the ends: `t_max` .. `t_min`, then the clean sample."""
+
+    def _times(self, schedule: NoiseSchedule, steps: int, first: float) -> Array:
+        evaluated = steps if self.final == "zero" else steps + 1
+        ends = self.coordinate(schedule, [first, schedule.t_min])
+        times = self.time(schedule, np.linspace(*ends, evaluated))
+        times[0] = first
+        if evaluated > 1:
+            times[-1] = schedule.t_min
+        return np.append(times, schedule.t_clean) if self.final == "zero" else times
+
+
+@dataclass(frozen=True)
+class LogSNR(_SignalToNoise):
+    """Evenly in log-SNR (DPM-Solver, Lu et al. 2022)."""
+
+    name = "log-snr"
+
+    def coordinate(self, schedule: NoiseSchedule, t: npt.ArrayLike) -> Array:
+        return np.maximum(schedule.log_snr(t), _LOWEST_LOG_SNR)
+
+    def time(self, schedule: NoiseSchedule, coordinate: npt.ArrayLike) -> Array:
+        return schedule.time(coordinate)
+
+
+@dataclass(frozen=True)
+class Karras(_SignalToNoise):
+    """Evenly in (sigma / alpha)^(1 / rho) (Karras et al. 2022, eq. 5)."""
+
+    rho: float = 7.0
+    name = "karras"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.rho > 0:
+            raise ValueError(f"rho of a Karras grid must be above 0, got {self.rho}")
+
+    def coordinate(self, schedule: NoiseSchedule, t: npt.ArrayLike) -> Array:
+        return np.asarray(np.minimum(schedule.rho(t), math.exp(-0.5 * _LOWEST_LOG_SNR)) ** (1 / self.rho))
+
+    def time(self, schedule: NoiseSchedule, coordinate: npt.ArrayLike) -> Array:
+        with np.errstate(divide="ignore"):
+            return schedule.time(-2 * self.rho * np.log(np.asarray(coordinate, np.float64)))
+
+
+@dataclass(frozen=True)
+class _Spacing(_Family):
+    """diffusers' spacings (Lin et al. 2023, table 2); on discrete schedules rounded to integers as diffusers rounds."""
+
+    def _times(self, schedule: NoiseSchedule, steps: int, first: float) -> Array:
+        if self.start is not None:
+            raise ValueError(f'the {self.name} grid has no other start than the schedule\'s: use "uniform"')
+        evaluated = self._evaluated(schedule, steps, int(schedule.t_max) + 1 if isinstance(schedule, VP) else None)
+        return np.append(evaluated, schedule.t_clean if self.final == "zero" else schedule.t_min)
+
+    @abstractmethod
+    def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
+        """The `steps` times at which the network is asked; `train_steps` is None for a continuous schedule."""
+
+
+@dataclass(frozen=True)
+class Leading(_Spacing):
+    """0, T // N, 2 (T // N) ... plus `steps_offset`, downwards: never visits the last training time."""
+
+    steps_offset: int = 0
+    name = "leading"
+
+    def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
+        if train_steps is None:
+            u_min = schedule.uniform_share(schedule.t_min)
+            return schedule.uniform_time(u_min + (1 - u_min) * np.arange(steps)[::-1] / steps)
+        return np.arange(steps, dtype=np.float64)[::-1] * (train_steps // steps) + self.steps_offset
+
+
+@dataclass(frozen=True)
+class Trailing(_Spacing):
+    """T - 1, T - 1 - T / N ...: the last training time is the first one."""
+
+    name = "trailing"
+
+    def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
+        if train_steps is None:
+            return schedule.uniform_time(np.linspace(1, 0, steps + 1)[:-1])
+        return np.round(np.arange(train_steps, 0, -train_steps / steps))[:steps] - 1
+
+
+@dataclass(frozen=True)
+class Linspace(_Spacing):
+    """T - 1 .. 0 with both ends."""
+
+    name = "linspace"
+
+    def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
+        ends = schedule.uniform_share([schedule.t_max, schedule.t_min])
+        times = schedule.uniform_time(np.linspace(*ends, steps))
+        return times if train_steps is None else np.round(times)
+
+
+@dataclass(frozen=True)
+class Explicit(Grid):
+    """The user's own times, strictly decreasing, the last one that of the result.
+
+    Args:
+        values: steps + 1 network times.
+        alphas, sigmas: the scales at these times, to take the place of the schedule's (for instance diffusers' Karras grid,
+            whose times are rounded and whose sigmas are not).
+    """
+
+    values: tuple[float, ...]
+    alphas: tuple[float, ...] | None = None
+    sigmas: tuple[float, ...] | None = None
+    name = "explicit"
+
+    def __post_init__(self) -> None:
+        if (self.alphas is None) != (self.sigmas is None):
+            raise ValueError("alphas and sigmas come together, or neither")
+        if self.alphas is not None and not len(self.alphas) == len(self.sigmas or ()) == len(self.values):
+            raise ValueError(f"alphas and sigmas need one value for each of the {len(self.values)} times")
+
+    def times(self, schedule: NoiseSchedule, steps: int) -> Array:
+        if len(self.values) != steps + 1:
+            raise ValueError(f"{steps} steps need {steps + 1} times, got {len(self.values)}")
+        return checked_times(np.array(self.values, np.float64), schedule)
+
+    def points(self, schedule: NoiseSchedule, times: npt.ArrayLike) -> tuple[Point, ...]:
+        if self.alphas is None or self.sigmas is None:
+            return super().points(schedule, times)
+        known = dict(zip(self.values, zip(self.alphas, self.sigmas, strict=True), strict=True))
+        return tuple(Point(float(t), *known[float(t)]) for t in np.asarray(times, np.float64))
+
+
+FAMILIES: dict[str, type[_Family]] = {
+    family.name: family for family in (Uniform, Leading, Trailing, Linspace, Quadratic, Power, LogSNR, Karras)
+}
+
+GridLike = str | Grid | Sequence[float] | npt.NDArray[Any]
+
+
+def make_grid(grid: GridLike | None, schedule: NoiseSchedule) -> Grid:
+    """A grid from its name, from times, or as it is; the schedule's own default for None.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if grid is None:
+        grid = schedule.default_grid
+    if isinstance(grid, Grid):
+        return grid
+    if isinstance(grid, str):
+        if grid not in FAMILIES:
+            raise unknown_name("grid", grid, FAMILIES)
+        return FAMILIES[grid]()
+    return Explicit(tuple(float(t) for t in grid))
+
+
+def checked_times(times: Array, schedule: NoiseSchedule, what: str = "the grid") -> Array:
+    """The times if they decrease strictly within the schedule's; ValueError otherwise."""
+    if times.ndim != 1 or len(times) < 2:
+        raise ValueError(f"{what} needs at least 2 times, got {times.size}")
+    if not np.isfinite(times).all():
+        raise ValueError(f"{what} has times that are not finite")
+    if (np.diff(times) >= 0).any():
+        k = int(np.argmax(np.diff(times) >= 0))
+        raise ValueError(
+            f"{what} must decrease strictly, got {times[k]:g} then {times[k + 1]:g}: take fewer steps or another grid"
+        )
+    if times[0] > schedule.t_max or times[-1] < schedule.t_clean:
+        raise ValueError(
+            f"{what} leaves the schedule's times {schedule.t_max:g} .. {schedule.t_clean:g}: got {times[0]:g} .. {times[-1]:g}"
+        )
+    if times[-2] < schedule.t_min:
+        raise ValueError(f"{what} would ask the network at t = {times[-2]:g}, below its lowest time {schedule.t_min:g}")
+    return times

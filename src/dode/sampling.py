@@ -1,0 +1,295 @@
+"""Running a tableau: the one loop, for sampling, image-to-image and inversion.
+
+    x_{k+1} = sum_j a[k,j] x_j + n[k,j] N_j
+
+The numbers are rewritten once for the network's own output N; the loop multiplies and adds, converts nothing and never waits for
+the device. A state or output is let go after the last row that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dode.denoisers import Denoiser, Evaluate
+from dode.grids import Point
+from dode.tableau import Coefficients, Tableau
+
+
+class Step(NamedTuple):
+    """What a row did.
+
+    Attributes:
+        row: k, from 0.
+        t: the time of the new state.
+        x: the new state x_{k+1}: (batch, *shape).
+        D: the denoised sample D_k that the row's evaluation gave: (batch, *shape).
+    """
+
+    row: int
+    t: float
+    x: Tensor
+    D: Tensor
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """All states and denoised samples of a run.
+
+    Attributes:
+        states: K + 1 tensors (batch, *shape), x_0 (the scaled noise) to the result.
+        denoised: K tensors (batch, *shape).
+    """
+
+    states: tuple[Tensor, ...]
+    denoised: tuple[Tensor, ...]
+
+    @property
+    def final(self) -> Tensor:
+        """The result."""
+        return self.states[-1]
+
+
+def sample(
+    denoiser: Denoiser,
+    tableau: Tableau,
+    noise: Tensor,
+    *,
+    image: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+    strict: bool = True,
+    return_trajectory: bool = False,
+    **cond: Any,
+) -> Any:
+    """Sample with a tableau, base or distilled.
+
+    Args:
+        denoiser: the network.
+        tableau: what to run, made for the network's schedule.
+        noise: (batch, *shape), standard normal; scaled inside. The states have its dtype and the network's device.
+        image: (batch, *shape), clean: the run starts from alpha x_0 + sigma noise at the tableau's first time (image-to-image;
+            make the tableau with a grid that has a lower `start`).
+        dtype: another dtype for the states.
+        strict: refuse a tableau made for another schedule.
+        return_trajectory: return a `Trajectory` in place of the result alone.
+        cond: the condition, e.g. class_labels; tensors have a row a sample, or one for all.
+
+    Returns:
+        (batch, *shape), or a `Trajectory`.
+
+    Raises:
+        ValueError: another schedule, a wrong shape, or a condition with a wrong number of rows.
+        FloatingPointError: the result is not finite; the message names the step at which the network first gave such output.
+    """
+    x = start(denoiser, tableau, noise, image=image, dtype=dtype, strict=strict)
+    with denoiser.evaluator(x, cond) as evaluate, torch.no_grad():
+        run = Run(denoiser, evaluate, tableau, x)
+        states, denoised = [x], []
+        for k in range(tableau.nfe):
+            run.evaluate(k)
+            if return_trajectory:
+                denoised.append(run.denoised(k))
+            result = run.advance(k)
+            if return_trajectory:
+                states.append(result)
+        if not bool(torch.isfinite(result).all()):
+            raise FloatingPointError(_first_failure(denoiser, evaluate, tableau, x))
+    return Trajectory(tuple(states), tuple(denoised)) if return_trajectory else result
+
+
+def iterate(
+    denoiser: Denoiser,
+    tableau: Tableau,
+    noise: Tensor,
+    *,
+    image: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+    strict: bool = True,
+    **cond: Any,
+) -> Iterator[Step]:
+    """`sample` as a generator of one `Step` a row, for previews, plots and early stop. Arguments as there."""
+    x = start(denoiser, tableau, noise, image=image, dtype=dtype, strict=strict)
+    with denoiser.evaluator(x, cond) as evaluate:
+        run = Run(denoiser, evaluate, tableau, x)
+        for k in range(tableau.nfe):
+            with torch.no_grad():
+                run.evaluate(k)
+                D = run.denoised(k)
+                step = Step(k, float(tableau.times[k + 1]), run.advance(k), D)
+            yield step
+
+
+def invert(denoiser: Denoiser, tableau: Tableau, image: Tensor, *, strict: bool = True, **cond: Any) -> Tensor:
+    """Deterministic inversion: from an image to the noise that a solver would make it from.
+
+    Args:
+        denoiser: the network.
+        tableau: one that runs upwards: `solver(...).tableau(schedule, nfe=..., reverse=True)`.
+        image: (batch, *shape), clean.
+        strict: refuse a tableau made for another schedule.
+        cond: the condition.
+
+    Returns:
+        (batch, *shape): what `sample` takes as `noise`.
+
+    Raises:
+        ValueError: a tableau that runs down, or as `sample`.
+    """
+    if tableau.times[-1] < tableau.times[0]:
+        raise ValueError("inversion needs a tableau that runs upwards: make it with reverse=True")
+    noise = torch.zeros_like(image)
+    top = float(tableau.times[-1])
+    result: Tensor = sample(denoiser, tableau, noise, image=image, strict=strict, **cond)
+    return result / denoiser.schedule.noise_scale(top)
+
+
+def standard_noise(
+    seed: int,
+    batch: int,
+    shape: tuple[int, ...],
+    *,
+    stream: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Standard normal noise (batch, *shape) on the host: the same on every machine for the same seed and stream.
+
+    Streams of one seed are independent: fitting, validation and report noise are three.
+    """
+    state = int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0])
+    generator = torch.Generator().manual_seed(state % 2**63)
+    return torch.randn((batch, *shape), generator=generator, dtype=dtype)
+
+
+def start(
+    denoiser: Denoiser,
+    tableau: Tableau,
+    noise: Tensor,
+    *,
+    image: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+    strict: bool = True,
+) -> Tensor:
+    """The first state, after the checks of `sample`; on the network's device."""
+    if not isinstance(noise, Tensor) or not noise.is_floating_point():
+        raise TypeError("noise must be a floating-point tensor")
+    if noise.ndim < 2 or len(noise) < 1:
+        raise ValueError(f"noise must have shape (batch, *shape), got {tuple(noise.shape)}")
+    if denoiser.shape is not None and noise.shape[1:] != denoiser.shape:
+        raise ValueError(f"the network takes samples of shape {denoiser.shape}, got {tuple(noise.shape[1:])}")
+    if strict:
+        tableau.check_schedule(denoiser.schedule)
+    x = noise.to(device=denoiser.device, dtype=dtype)
+    if image is None:
+        return x * tableau.noise_scale
+    if image.shape != noise.shape:
+        raise ValueError(f"image must have the shape of noise {tuple(noise.shape)}, got {tuple(image.shape)}")
+    return image.to(x) * float(tableau.alphas[0]) + x * float(tableau.sigmas[0])
+
+
+class Run:
+    """One run of a tableau: states and outputs that later rows still need.
+
+    For each row k: `evaluate(k)`, then (optionally) `denoised(k)`, then `advance(k)`. With `coefficients` a row may instead be
+    chosen as the run goes: `combine` gives any combination of what has been seen, `advance_to` takes a state made from it.
+    """
+
+    def __init__(self, denoiser: Denoiser, evaluate: Evaluate, tableau: Tableau, x: Tensor, *, keep_all: bool = False) -> None:
+        self._denoiser = denoiser
+        self._ask = evaluate
+        self._points = tableau.points
+        rows = tableau.for_prediction(denoiser.output)
+        self._program = [] if keep_all else program(rows)
+        # Slot 2j holds x_j, slot 2j + 1 the output N_j.
+        self._values: list[Tensor | None] = [None] * (2 * tableau.nfe + 1)
+        self._values[0] = x
+
+    def evaluate(self, k: int) -> Tensor:
+        """N_k, the network's output for x_k."""
+        output = self._ask(self.state(k), self._points[k])
+        self._values[2 * k + 1] = output
+        return output
+
+    def state(self, k: int) -> Tensor:
+        """x_k."""
+        x = self._values[2 * k]
+        assert x is not None
+        return x
+
+    def denoised(self, k: int) -> Tensor:
+        """D_k, after `evaluate(k)`."""
+        output = self._values[2 * k + 1]
+        assert output is not None
+        return self._denoiser.denoised(self.state(k), output, self._points[k])
+
+    def advance(self, k: int) -> Tensor:
+        """x_{k+1} by the tableau's row k; lets go what no later row names."""
+        row = self._program[k]
+        x = _combine(self._values, row.terms)
+        for slot in row.released:
+            self._values[slot] = None
+        self._values[2 * k + 2] = x
+        return x
+
+    def combine(self, a: np.ndarray, n: np.ndarray) -> Tensor:
+        """sum_j a[j] x_j + n[j] N_j."""
+        return _combine(self._values, _terms(a, n))
+
+    def advance_to(self, k: int, x: Tensor) -> None:
+        """Take x as x_{k+1}."""
+        self._values[2 * k + 2] = x
+
+
+class ProgramRow(NamedTuple):
+    """A row for the loop: (slot, coefficient) terms, and the slots that no later row names."""
+
+    terms: tuple[tuple[int, float], ...]
+    released: tuple[int, ...]
+
+
+def program(rows: Coefficients) -> list[ProgramRow]:
+    """The rows as terms over slots, with the liveness of each slot."""
+    count = len(rows.a)
+    terms = [_terms(rows.a[k, : k + 1], rows.b[k, : k + 1]) for k in range(count)]
+    last_use = {slot: k for k in range(count) for slot in (2 * k, 2 * k + 1)}
+    for k, row in enumerate(terms):
+        for slot, _ in row:
+            last_use[slot] = max(last_use[slot], k)
+    return [ProgramRow(row, tuple(s for s, last in last_use.items() if last == k)) for k, row in enumerate(terms)]
+
+
+def _terms(a: np.ndarray, n: np.ndarray) -> tuple[tuple[int, float], ...]:
+    """Non-zero terms, newest first: its state always exists."""
+    pairs = [(2 * j + i, float(row[j])) for j in reversed(range(len(a))) for i, row in enumerate((a, n))]
+    return tuple((slot, c) for slot, c in pairs if c != 0) or (pairs[0],)
+
+
+def _combine(values: list[Tensor | None], terms: tuple[tuple[int, float], ...]) -> Tensor:
+    (slot, c), *rest = terms
+    total: Tensor = values[slot] * c  # type: ignore[operator]
+    for slot, c in rest:
+        total.add_(values[slot], alpha=c)  # type: ignore[arg-type]
+    return total
+
+
+def _first_failure(denoiser: Denoiser, evaluate: Evaluate, tableau: Tableau, x: Tensor) -> str:
+    """Run again, looking at every output: the loop itself never waits for the device to look."""
+    run = Run(denoiser, evaluate, tableau, x)
+    for k in range(tableau.nfe):
+        output = run.evaluate(k)
+        if not bool(torch.isfinite(output).all()):
+            return non_finite("the network gave", output, k, tableau.nfe, run._points[k])
+        state = run.advance(k)
+        if not bool(torch.isfinite(state).all()):
+            return non_finite("the state overflowed:", state, k, tableau.nfe, run._points[k])
+    return "the result is not finite, and was when run again: the network is not deterministic"
+
+
+def non_finite(what: str, tensor: Tensor, k: int, nfe: int, point: Point) -> str:
+    """The message for a tensor with NaN or infinite values at a step."""
+    kind = "NaN" if bool(torch.isnan(tensor).any()) else "infinite"
+    return f"{what} {kind} values at step {k + 1} of {nfe} (t = {point.t:g})"

@@ -1,0 +1,175 @@
+"""What is common to all solvers: the path they walk, a family of them, and one of a family with its options set."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dode.grids import Explicit, GridLike, Point, make_grid
+from dode.names import unknown_name
+from dode.rows import Row
+from dode.schedules import NoiseSchedule
+from dode.tableau import Tableau
+
+
+@dataclass(frozen=True)
+class Path:
+    """The points from the first state to the last, and how many evaluations the walk may take.
+
+    The last point may be the clean sample (sigma = 0). For inversion the points run upwards.
+    """
+
+    points: tuple[Point, ...]
+    nfe: int
+    schedule: NoiseSchedule
+
+    @property
+    def steps(self) -> int:
+        return len(self.points) - 1
+
+    def at(self, t: float) -> Point:
+        """The schedule's point at a time between the given ones."""
+        return Point(t, float(self.schedule.alpha(t)), float(self.schedule.sigma(t)))
+
+
+@dataclass(frozen=True)
+class Family:
+    """An entry of the registry.
+
+    Attributes:
+        name: what `dode.solver` takes.
+        rows: function from a path (and keyword options with defaults) to the solver's rows.
+        summary: one line for people.
+        default_grid: the grid where the user names none; the schedule's own if None.
+        steps: (nfe, ends clean, **options) to the number of steps of the path; nfe itself by default.
+        nfe: (steps, ends clean, **options) to the natural number of evaluations on that many steps; steps by default.
+        group: (**options) to the number of path steps that one step of the method takes (its stages on the path).
+    """
+
+    name: str
+    rows: Callable[..., Iterator[Row]]
+    summary: str
+    default_grid: str | None = None
+    steps: Callable[..., int] = lambda nfe, clean, **options: nfe
+    nfe: Callable[..., int] = lambda steps, clean, **options: steps
+    group: Callable[..., int] = lambda **options: 1
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options and their defaults."""
+        parameters = list(inspect.signature(self.rows).parameters.values())[1:]
+        return {p.name: p.default for p in parameters}
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A solver with its options: a function from (schedule, budget, grid) to a `Tableau`."""
+
+    family: Family
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.options:
+            if name not in self.family.options:
+                raise unknown_name(f"option of {self.family.name}", name, self.family.options)
+
+    @property
+    def name(self) -> str:
+        return self.family.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All options, defaults included."""
+        return {**self.family.options, **self.options}
+
+    def __str__(self) -> str:
+        changed = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return f"{self.name}({changed})" if changed else self.name
+
+    def tableau(
+        self,
+        schedule: NoiseSchedule,
+        nfe: int | None = None,
+        grid: GridLike | None = None,
+        *,
+        reverse: bool = False,
+    ) -> Tableau:
+        """The solver's numbers on a schedule.
+
+        Args:
+            schedule: the network's noise schedule.
+            nfe: number of network evaluations, >= 1. May be left out when `grid` is a list of times.
+            grid: a name ("uniform", "karras", ...; see `dode.grids`), a `Grid`, or explicit times, decreasing, the last one
+                that of the result; by default the solver's or the schedule's own.
+            reverse: walk the grid upwards: deterministic inversion, from an image to noise. A clean end is replaced by the
+                lowest time at which the network may be asked.
+
+        Raises:
+            ValueError: a budget that the solver or the grid cannot meet; times that are out of range or not decreasing; an
+                option out of range.
+        """
+        if grid is None:
+            grid = self.family.default_grid
+        chosen = make_grid(grid, schedule)
+        if isinstance(chosen, Explicit):
+            steps = len(chosen.values) - 1
+        elif nfe is None:
+            raise ValueError("nfe is needed: a grid that is no list of times does not say how many steps it has")
+        else:
+            check_nfe(nfe)
+            steps = self.family.steps(nfe, getattr(chosen, "final", "zero") == "zero", **self.settings)
+        times = chosen.times(schedule, steps)
+        points = chosen.points(schedule, times)
+        if reverse:
+            points = _upwards(points, schedule)
+        if nfe is None:
+            nfe = self.family.nfe(steps, points[-1].sigma == 0, **self.settings)
+        tableau = Tableau.from_rows(
+            points[0],
+            self.rows(Path(points, nfe, schedule)),
+            noise_scale=schedule.noise_scale(points[0].t) if points[0].sigma else 1.0,
+            schedule=schedule.fingerprint,
+            solver=str(self),
+            grid=chosen.name,
+        )
+        if tableau.nfe != nfe:
+            raise ValueError(f"{self} takes {tableau.nfe} evaluations on {steps} steps, not {nfe}: leave nfe out")
+        return tableau
+
+    def rows(self, path: Path) -> Iterable[Row]:
+        """The solver's rows on a path."""
+        return self.family.rows(path, **self.options)
+
+
+def check_nfe(nfe: int) -> None:
+    """Raise unless nfe is an integer of at least 1."""
+    if isinstance(nfe, bool) or not isinstance(nfe, int | np.integer):
+        raise TypeError(f"nfe must be an integer, got {nfe!r}")
+    if nfe < 1:
+        raise ValueError(f"nfe must be at least 1, got {nfe}")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Raise ValueError unless an option has one of its values."""
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def _upwards(points: tuple[Point, ...], schedule: NoiseSchedule) -> tuple[Point, ...]:
+    """The points from the sample to the noise, the clean end moved to where the network may be asked and sigma > 0."""
+    if points[-1].sigma == 0:
+        t = schedule.t_min
+        if schedule.sigma(t) == 0:
+            t += 1e-3 * (schedule.t_max - schedule.t_min)
+        if t >= points[-2].t:
+            raise ValueError(
+                f"this grid has no room to start an inversion: its lowest evaluation, t = {points[-2].t:g}, is already where "
+                'inversion starts; take another grid, such as "uniform"'
+            )
+        points = (*points[:-1], Point(float(t), float(schedule.alpha(t)), float(schedule.sigma(t))))
+    return points[::-1]

@@ -1,0 +1,341 @@
+"""Tableau: a solver as a table of numbers.
+
+    D_k     = denoiser(x_k, t_k)                               k = 0 .. K-1
+    x_{k+1} = sum_{j<=k} a[k,j] x_j + b[k,j] D_j               the state at time t_{k+1}
+    x_0     = noise_scale * noise                              noise standard normal
+
+`D` is the denoised sample. A tableau knows alpha and sigma at its times, so it can be rewritten for what a network really
+gives (epsilon, v, flow, score) in float64: see `Tableau.for_prediction`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dode.files import write_atomically
+from dode.grids import Point
+from dode.names import unknown_name
+from dode.rows import Combination, Row
+from dode.schedules import Array, NoiseSchedule
+
+FORMAT = "dode.tableau"
+VERSION = 1
+# How far the schedule's alpha and sigma may be from the stored ones: above float32 rounding, far below another schedule.
+_SAME_SCHEDULE = 1e-4
+
+PREDICTIONS = ("epsilon", "sample", "v", "flow", "score", "edm")
+
+
+class Coefficients(NamedTuple):
+    """Coefficients of the states (a) and of the outputs (b): both (K, K), lower triangular, float64."""
+
+    a: Array
+    b: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Integrand:
+    """What each row integrates: O_k = sum_j a[k,j] x_j + b[k,j] D_j, and the factor c_k before it.
+
+    `kind` says what O_k estimates: "epsilon" or "sample".
+    """
+
+    a: Array
+    b: Array
+    factors: Array
+    kind: str
+
+
+@dataclass(frozen=True, eq=False)
+class Tableau:
+    """A solver for K network evaluations; frozen.
+
+    Attributes:
+        times: (K+1,) the network time of each state; times[K] is that of the result.
+        alphas, sigmas: (K+1,) the schedule at these times.
+        a, b: (K, K) lower triangular.
+        noise_scale: factor from standard normal noise to x_0.
+        schedule: fingerprint of the noise schedule it was made for.
+        solver: the solver with its options, for people.
+        grid: the grid's name.
+        integrand: what the rows integrate, where known.
+        meta: anything JSON can hold; a distilled tableau keeps its statistics here.
+
+    Raises:
+        ValueError: on making, if shapes disagree, a number is not finite, a or b is not lower triangular, or the times go both ways.
+    """
+
+    times: Array
+    alphas: Array
+    sigmas: Array
+    a: Array
+    b: Array
+    noise_scale: float
+    schedule: str
+    solver: str = ""
+    grid: str = ""
+    integrand: Integrand | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("times", "alphas", "sigmas", "a", "b"):
+            object.__setattr__(self, name, _frozen(getattr(self, name)))
+        nfe = len(self.a)
+        if nfe < 1:
+            raise ValueError("a tableau needs at least one row")
+        _check_square("a", self.a, nfe)
+        _check_square("b", self.b, nfe)
+        for name in ("times", "alphas", "sigmas"):
+            _check_vector(name, getattr(self, name), nfe + 1)
+        if not (np.isfinite(self.noise_scale) and self.noise_scale > 0):
+            raise ValueError(f"noise_scale must be finite and above 0, got {self.noise_scale}")
+        steps = np.diff(self.times)
+        if not ((steps <= 0).all() or (steps >= 0).all()):
+            raise ValueError("times must run one way, down to sample or up to invert")
+        if self.integrand is not None:
+            part = self.integrand
+            part = replace(part, a=_frozen(part.a), b=_frozen(part.b), factors=_frozen(part.factors))
+            object.__setattr__(self, "integrand", part)
+            _check_square("integrand a", part.a, nfe)
+            _check_square("integrand b", part.b, nfe)
+            _check_vector("integrand factors", part.factors, nfe)
+            if part.kind not in ("epsilon", "sample"):
+                raise ValueError(f'integrand kind must be "epsilon" or "sample", got {part.kind!r}')
+
+    @classmethod
+    def from_rows(cls, start: Point, rows: Iterable[Row], **fields: Any) -> Tableau:
+        """The tableau of a solver's rows; `fields` are the remaining attributes."""
+        rows = list(rows)
+        if not rows:
+            raise ValueError("a tableau needs at least one row")
+        points = [start, *(row.point for row in rows)]
+        base = _matrices([row.base for row in rows])
+        integrand = Integrand(*_matrices([row.integrand for row in rows]), np.array([row.factor for row in rows]), rows[0].kind)
+        return cls(
+            times=np.array([p.t for p in points]),
+            alphas=np.array([p.alpha for p in points]),
+            sigmas=np.array([p.sigma for p in points]),
+            a=base.a,
+            b=base.b,
+            integrand=integrand,
+            **fields,
+        )
+
+    @property
+    def nfe(self) -> int:
+        """K, the number of network evaluations."""
+        return len(self.a)
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """(K+1) times with alpha and sigma."""
+        return tuple(Point(*map(float, p)) for p in zip(self.times, self.alphas, self.sigmas, strict=True))
+
+    def for_prediction(self, prediction: str) -> Coefficients:
+        """The same solver over the network's own output N in place of D, in float64.
+
+        D_j = u_j x_j + w_j N_j (see `output_to_sample`), so a[k,j] grows by b[k,j] u_j and b[k,j] is multiplied by w_j.
+
+        Raises:
+            ValueError: an unknown prediction, or epsilon where alpha = 0.
+        """
+        return in_output_basis(self.a, self.b, self.points, prediction)
+
+    def check_schedule(self, schedule: NoiseSchedule) -> None:
+        """Raise ValueError if this tableau was made for another schedule."""
+        if self.schedule == schedule.fingerprint:
+            return
+        t = np.clip(self.times, schedule.t_clean, schedule.t_max)
+        far = max(
+            np.abs(schedule.alpha(t) - self.alphas).max(),
+            np.abs(schedule.sigma(t) / self.sigmas.max() - self.sigmas / self.sigmas.max()).max(),
+        )
+        if (t != self.times).any() or far > _SAME_SCHEDULE:
+            raise ValueError(
+                f"this tableau was made for the schedule {self.schedule}, the network has {schedule.fingerprint}: "
+                "make one for this network (strict=False, or --no-strict, runs it all the same)"
+            )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tableau):
+            return NotImplemented
+        return self._to_json() == other._to_json()
+
+    def __hash__(self) -> int:
+        return hash((self.a.tobytes(), self.b.tobytes(), self.times.tobytes()))
+
+    def __str__(self) -> str:
+        """Title, then a line a row: time, alpha, sigma, and the row's coefficients."""
+        title = f"{self.solver or 'tableau'}, NFE {self.nfe}, grid {self.grid or '?'}, schedule {self.schedule}"
+        lines = [title, f"{'row':>4} {'t':>9} -> {'t':>9}  x_next ="]
+        for k in range(self.nfe):
+            terms = [
+                f"{value:+.5g} {symbol}{j}"
+                for symbol, matrix in (("x", self.a), ("D", self.b))
+                for j, value in enumerate(matrix[k, : k + 1])
+                if value != 0
+            ]
+            lines.append(f"{k:>4} {self.times[k]:>9.4g} -> {self.times[k + 1]:>9.4g}  {' '.join(terms)}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"Tableau({self.solver!r}, nfe={self.nfe}, grid={self.grid!r}, schedule={self.schedule!r})"
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write JSON; float64 survives exactly.
+
+        Raises:
+            FileExistsError: the file is there and `overwrite` is False.
+            FileNotFoundError: the folder is not there.
+        """
+        text = json.dumps(self._to_json(), indent=1) + "\n"
+        write_atomically(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tableau:
+        """Read a tableau.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: the file is not a tableau of a format that this version knows.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not JSON: {error}") from None
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ValueError(f'{path} is not a tableau: it has no "format": "{FORMAT}"')
+        if data.get("version") != VERSION:
+            raise ValueError(f"{path} has format version {data.get('version')}, this dode reads version {VERSION}")
+        try:
+            return cls._from_json(data)
+        except KeyError as error:
+            raise ValueError(f"{path} is a damaged tableau: {error} is missing") from None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} is a damaged tableau: {error}") from None
+
+    def _to_json(self) -> dict[str, Any]:
+        data: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "solver": self.solver,
+            "grid": self.grid,
+            "schedule": self.schedule,
+            "noise_scale": self.noise_scale,
+            **{name: getattr(self, name).tolist() for name in ("times", "alphas", "sigmas")},
+            "a": _triangle(self.a),
+            "b": _triangle(self.b),
+            "meta": dict(self.meta),
+        }
+        if self.integrand is not None:
+            part = self.integrand
+            data["integrand"] = {
+                "kind": part.kind,
+                "factors": part.factors.tolist(),
+                "a": _triangle(part.a),
+                "b": _triangle(part.b),
+            }
+        return data
+
+    @classmethod
+    def _from_json(cls, data: Mapping[str, Any]) -> Tableau:
+        part = data.get("integrand")
+        return cls(
+            **{name: np.array(data[name], np.float64) for name in ("times", "alphas", "sigmas")},
+            a=_square(data["a"]),
+            b=_square(data["b"]),
+            noise_scale=float(data["noise_scale"]),
+            schedule=str(data["schedule"]),
+            solver=str(data["solver"]),
+            grid=str(data["grid"]),
+            integrand=part
+            and Integrand(_square(part["a"]), _square(part["b"]), np.array(part["factors"], np.float64), part["kind"]),
+            meta=dict(data["meta"]),
+        )
+
+
+def output_to_sample(prediction: str, point: Point) -> tuple[float, float]:
+    """u and w with D = u x + w N at a point, for a network that predicts N.
+
+    epsilon: (x - sigma N) / alpha; v = alpha eps - sigma x_0; flow = eps - x_0; score = -eps / sigma; sample, edm: N.
+
+    Raises:
+        ValueError: an unknown prediction, or one that says nothing about D at this point (epsilon at alpha = 0).
+    """
+    alpha, sigma = point.alpha, point.sigma
+    match prediction:
+        case "sample" | "edm":
+            return 0.0, 1.0
+        case "epsilon" | "score" if alpha == 0:
+            raise ValueError(
+                f"a network that predicts {prediction} says nothing about the sample at t = {point.t:g}, where alpha = 0: "
+                "start the grid at a lower time"
+            )
+        case "epsilon":
+            return 1 / alpha, -sigma / alpha
+        case "score":
+            return 1 / alpha, sigma**2 / alpha
+        case "v":
+            norm = alpha**2 + sigma**2
+            return alpha / norm, -sigma / norm
+        case "flow":
+            return 1 / (alpha + sigma), -sigma / (alpha + sigma)
+    raise unknown_name("prediction", prediction, PREDICTIONS)
+
+
+def in_output_basis(a: Array, b: Array, points: Iterable[Point], prediction: str) -> Coefficients:
+    """Rows (n, K) over (x_j, D_j) as rows over (x_j, N_j); column j belongs to the j-th point."""
+    pairs = [output_to_sample(prediction, point) for point, _ in zip(points, range(b.shape[1]), strict=False)]
+    u, w = np.array(pairs).T
+    return Coefficients(a + b * u, b * w)
+
+
+def _matrices(combinations: list[Combination]) -> Coefficients:
+    n = len(combinations)
+    a, b = np.zeros((n, n)), np.zeros((n, n))
+    for k, combination in enumerate(combinations):
+        for matrix, part in ((a, combination.x), (b, combination.D)):
+            for j, value in part.items():
+                matrix[k, j] = value
+    return Coefficients(a, b)
+
+
+def _frozen(values: Any) -> Array:
+    array = np.array(values, np.float64)
+    array.setflags(write=False)
+    return array
+
+
+def _check_square(name: str, matrix: Array, n: int) -> None:
+    if matrix.shape != (n, n):
+        raise ValueError(f"{name} must have shape {(n, n)}, got {matrix.shape}")
+    if np.triu(matrix, 1).any():
+        raise ValueError(f"{name} must be lower triangular: a row cannot use what comes after it")
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{name} must be finite")
+
+
+def _check_vector(name: str, vector: Array, n: int) -> None:
+    if vector.shape != (n,):
+        raise ValueError(f"{name} must have {n} values, got shape {vector.shape}")
+    if not np.isfinite(vector).all():
+        raise ValueError(f"{name} must be finite")
+
+
+def _triangle(matrix: Array) -> list[list[float]]:
+    return [row[: k + 1].tolist() for k, row in enumerate(matrix)]
+
+
+def _square(triangle: list[list[float]]) -> Array:
+    matrix = np.zeros((len(triangle), len(triangle)))
+    for k, row in enumerate(triangle):
+        if len(row) != k + 1:
+            raise ValueError(f"row {k} must have {k + 1} numbers, got {len(row)}")
+        matrix[k, : k + 1] = row
+    return matrix
