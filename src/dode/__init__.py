@@ -2,6 +2,7 @@
 
 from dode import grids, schedules
 from dode.denoisers import Denoiser
+from dode.distillation import Distilled, distill
 from dode.sampling import Step, Trajectory, invert, iterate, sample
 from dode.solvers import Solver, solver
 from dode.tableau import Tableau
@@ -10,10 +11,12 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "Denoiser",
+    "Distilled",
     "Solver",
     "Step",
     "Tableau",
     "Trajectory",
+    "distill",
     "grids",
     "invert",
     "iterate",

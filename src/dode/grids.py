@@ -82,10 +82,12 @@ class Grid(ABC):
         return checked_times(np.concatenate([*pieces, times[-1:]]), schedule)
 
     def _between(self, schedule: NoiseSchedule, ends: Array, parts: int) -> Array:
-        """`parts` times from ends[0] on, those of an interval cut evenly, its end left out. On the way to the clean sample
-        none is below `t_min`, where the network may not be asked."""
+        """The times of an interval cut evenly into `parts`, its end left out. On the way to the clean sample none is below
+        `t_min`, where the network may not be asked; from `t_min` that step is not cut."""
+        if ends[1] < schedule.t_min and ends[0] <= schedule.t_min:
+            return ends[:1]
         inner = self._evenly(schedule, ends, np.linspace(0, 1, parts + 1)[:-1])
-        if ends[1] < schedule.t_min and parts > 1 and inner[-1] < schedule.t_min:
+        if ends[1] < schedule.t_min and inner[-1] < schedule.t_min:
             inner = self._evenly(schedule, np.array([ends[0], schedule.t_min]), np.linspace(0, 1, parts))
             inner[-1] = schedule.t_min
         return inner
@@ -102,7 +104,7 @@ class Grid(ABC):
 
 
 @dataclass(frozen=True)
-class _Family(Grid):
+class GridFamily(Grid):
     """Common to the grids that are made from a number of steps.
 
     Args:
@@ -125,18 +127,20 @@ class _Family(Grid):
 
     def _times(self, schedule: NoiseSchedule, steps: int, first: float) -> Array:
         last = schedule.t_clean if self.final == "zero" else schedule.t_min
+        if last < schedule.t_min and first <= schedule.t_min:
+            raise ValueError(f"{self.name} must start above the lowest time {schedule.t_min:g}, got {first:g}")
         return np.append(self._between(schedule, np.array([first, last]), steps), last)
 
 
 @dataclass(frozen=True)
-class Uniform(_Family):
+class Uniform(GridFamily):
     """Evenly in network time (for a flow: in its unshifted time), from `t_max` to the clean sample, without rounding."""
 
     name = "uniform"
 
 
 @dataclass(frozen=True)
-class Power(_Family):
+class Power(GridFamily):
     """Evenly in t^(1 / exponent), measured from the clean time: an exponent above 1 puts more steps near the sample."""
 
     exponent: float = 2.0
@@ -162,7 +166,7 @@ class Quadratic(Power):
 
 
 @dataclass(frozen=True)
-class _SignalToNoise(_Family):
+class _SignalToNoise(GridFamily):
     """Grids in a coordinate that is infinite or unused at the ends: `t_max` .. `t_min`, then the clean sample."""
 
     def _times(self, schedule: NoiseSchedule, steps: int, first: float) -> Array:
@@ -209,14 +213,20 @@ class Karras(_SignalToNoise):
 
 
 @dataclass(frozen=True)
-class _Spacing(_Family):
+class _Spacing(GridFamily):
     """diffusers' spacings (Lin et al. 2023, table 2); on discrete schedules rounded to integers as diffusers rounds."""
 
     def _times(self, schedule: NoiseSchedule, steps: int, first: float) -> Array:
         if self.start is not None:
             raise ValueError(f'the {self.name} grid has no other start than the schedule\'s: use "uniform"')
-        evaluated = self._evaluated(schedule, steps, int(schedule.t_max) + 1 if isinstance(schedule, VP) else None)
-        return np.append(evaluated, schedule.t_clean if self.final == "zero" else schedule.t_min)
+        train_steps = int(schedule.t_max) + 1 if isinstance(schedule, VP) else None
+        times = self._evaluated(schedule, steps, train_steps)
+        if self.final == "sigma_min" and times[-1] <= schedule.t_min:
+            # As diffusers' multistep schedulers have it: one time more, and the lowest is the result's.
+            times = self._evaluated(schedule, steps + 1, train_steps)
+        else:
+            times = np.append(times, schedule.t_clean if self.final == "zero" else schedule.t_min)
+        return times
 
     @abstractmethod
     def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
@@ -233,7 +243,7 @@ class Leading(_Spacing):
     def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
         if train_steps is None:
             u_min = schedule.uniform_share(schedule.t_min)
-            return schedule.uniform_time(u_min + (1 - u_min) * np.arange(steps)[::-1] / steps)
+            return _within(schedule, schedule.uniform_time(u_min + (1 - u_min) * np.arange(steps)[::-1] / steps))
         return np.arange(steps, dtype=np.float64)[::-1] * (train_steps // steps) + self.steps_offset
 
 
@@ -245,7 +255,7 @@ class Trailing(_Spacing):
 
     def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
         if train_steps is None:
-            return schedule.uniform_time(np.linspace(1, 0, steps + 1)[:-1])
+            return self._between(schedule, np.array([schedule.t_max, schedule.t_clean]), steps)
         return np.round(np.arange(train_steps, 0, -train_steps / steps))[:steps] - 1
 
 
@@ -257,7 +267,7 @@ class Linspace(_Spacing):
 
     def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
         ends = schedule.uniform_share([schedule.t_max, schedule.t_min])
-        times = schedule.uniform_time(np.linspace(*ends, steps))
+        times = _within(schedule, schedule.uniform_time(np.linspace(*ends, steps)))
         return times if train_steps is None else np.round(times)
 
 
@@ -294,7 +304,7 @@ class Explicit(Grid):
         return tuple(Point(float(t), *known[float(t)]) for t in np.asarray(times, np.float64))
 
 
-FAMILIES: dict[str, type[_Family]] = {
+FAMILIES: dict[str, type[GridFamily]] = {
     family.name: family for family in (Uniform, Leading, Trailing, Linspace, Quadratic, Power, LogSNR, Karras)
 }
 
@@ -316,6 +326,11 @@ def make_grid(grid: GridLike | None, schedule: NoiseSchedule) -> Grid:
             raise unknown_name("grid", grid, FAMILIES)
         return FAMILIES[grid]()
     return Explicit(tuple(float(t) for t in grid))
+
+
+def _within(schedule: NoiseSchedule, times: Array) -> Array:
+    """Undo rounding at the ends."""
+    return np.clip(times, schedule.t_min, schedule.t_max)
 
 
 def checked_times(times: Array, schedule: NoiseSchedule, what: str = "the grid") -> Array:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dode.denoisers import Denoiser, Evaluate
 from dode.grids import Point
+from dode.schedules import Array
 from dode.tableau import Coefficients, Tableau
 
 
@@ -192,56 +193,68 @@ def start(
 
 
 class Run:
-    """One run of a tableau: states and outputs that later rows still need.
+    """One run of a tableau: the states and outputs that later rows still need.
 
-    For each row k: `evaluate(k)`, then (optionally) `denoised(k)`, then `advance(k)`. With `coefficients` a row may instead be
-    chosen as the run goes: `combine` gives any combination of what has been seen, `advance_to` takes a state made from it.
+    For each row k: `evaluate(k)`, then whatever is to be looked at (`denoised`, `combine`), then `advance(k)`. A fit chooses its
+    rows as it goes: it gives `rows` with every coefficient that may be asked for, and `advance` the state that it chose.
     """
 
-    def __init__(self, denoiser: Denoiser, evaluate: Evaluate, tableau: Tableau, x: Tensor, *, keep_all: bool = False) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        evaluate: Evaluate,
+        tableau: Tableau,
+        x: Tensor,
+        rows: Coefficients | None = None,
+    ) -> None:
         self._denoiser = denoiser
         self._ask = evaluate
-        self._points = tableau.points
-        rows = tableau.for_prediction(denoiser.output)
-        self._program = [] if keep_all else program(rows)
+        self.points = tableau.points
+        self._program = program(rows or tableau.for_prediction(denoiser.output))
         # Slot 2j holds x_j, slot 2j + 1 the output N_j.
         self._values: list[Tensor | None] = [None] * (2 * tableau.nfe + 1)
         self._values[0] = x
+        self._newest = 0
 
     def evaluate(self, k: int) -> Tensor:
         """N_k, the network's output for x_k."""
-        output = self._ask(self.state(k), self._points[k])
-        self._values[2 * k + 1] = output
+        output = self._ask(self._value(2 * k), self.points[k])
+        self._newest = 2 * k + 1
+        self._values[self._newest] = output
         return output
-
-    def state(self, k: int) -> Tensor:
-        """x_k."""
-        x = self._values[2 * k]
-        assert x is not None
-        return x
 
     def denoised(self, k: int) -> Tensor:
         """D_k, after `evaluate(k)`."""
-        output = self._values[2 * k + 1]
-        assert output is not None
-        return self._denoiser.denoised(self.state(k), output, self._points[k])
+        return self._denoiser.denoised(self._value(2 * k), self._value(2 * k + 1), self.points[k])
 
-    def advance(self, k: int) -> Tensor:
-        """x_{k+1} by the tableau's row k; lets go what no later row names."""
+    def combine(self, a: Array, n: Array) -> Tensor:
+        """sum_j a[j] x_j + n[j] N_j, of what has been evaluated."""
+        return self._combine(_terms(a, n))
+
+    def advance(self, k: int, x: Tensor | None = None) -> Tensor:
+        """x_{k+1}: by the tableau's row k, or the given one; lets go what no later row names."""
         row = self._program[k]
-        x = _combine(self._values, row.terms)
+        if x is None:
+            x = self._combine(row.terms)
         for slot in row.released:
             self._values[slot] = None
         self._values[2 * k + 2] = x
         return x
 
-    def combine(self, a: np.ndarray, n: np.ndarray) -> Tensor:
-        """sum_j a[j] x_j + n[j] N_j."""
-        return _combine(self._values, _terms(a, n))
+    def _value(self, slot: int) -> Tensor:
+        value = self._values[slot]
+        assert value is not None, "used after it was let go"
+        return value
 
-    def advance_to(self, k: int, x: Tensor) -> None:
-        """Take x as x_{k+1}."""
-        self._values[2 * k + 2] = x
+    def _combine(self, terms: tuple[tuple[int, float], ...]) -> Tensor:
+        values = self._values
+        if not terms:  # a row of zeros
+            return torch.zeros_like(self._value(self._newest))
+        (slot, c), *rest = terms
+        total: Tensor = values[slot] * c  # type: ignore[operator, assignment]
+        for slot, c in rest:
+            total.add_(values[slot], alpha=c)  # type: ignore[arg-type]
+        return total
 
 
 class ProgramRow(NamedTuple):
@@ -262,18 +275,10 @@ def program(rows: Coefficients) -> list[ProgramRow]:
     return [ProgramRow(row, tuple(s for s, last in last_use.items() if last == k)) for k, row in enumerate(terms)]
 
 
-def _terms(a: np.ndarray, n: np.ndarray) -> tuple[tuple[int, float], ...]:
-    """Non-zero terms, newest first: its state always exists."""
-    pairs = [(2 * j + i, float(row[j])) for j in reversed(range(len(a))) for i, row in enumerate((a, n))]
-    return tuple((slot, c) for slot, c in pairs if c != 0) or (pairs[0],)
-
-
-def _combine(values: list[Tensor | None], terms: tuple[tuple[int, float], ...]) -> Tensor:
-    (slot, c), *rest = terms
-    total: Tensor = values[slot] * c  # type: ignore[operator]
-    for slot, c in rest:
-        total.add_(values[slot], alpha=c)  # type: ignore[arg-type]
-    return total
+def _terms(a: Array, n: Array) -> tuple[tuple[int, float], ...]:
+    """Non-zero (slot, coefficient) terms, newest first."""
+    pairs = ((2 * j + i, float(row[j])) for j in reversed(range(len(a))) for i, row in enumerate((a, n)))
+    return tuple((slot, c) for slot, c in pairs if c != 0)
 
 
 def _first_failure(denoiser: Denoiser, evaluate: Evaluate, tableau: Tableau, x: Tensor) -> str:
@@ -282,10 +287,10 @@ def _first_failure(denoiser: Denoiser, evaluate: Evaluate, tableau: Tableau, x: 
     for k in range(tableau.nfe):
         output = run.evaluate(k)
         if not bool(torch.isfinite(output).all()):
-            return non_finite("the network gave", output, k, tableau.nfe, run._points[k])
+            return non_finite("the network gave", output, k, tableau.nfe, run.points[k])
         state = run.advance(k)
         if not bool(torch.isfinite(state).all()):
-            return non_finite("the state overflowed:", state, k, tableau.nfe, run._points[k])
+            return non_finite("the state overflowed:", state, k, tableau.nfe, run.points[k])
     return "the result is not finite, and was when run again: the network is not deterministic"
 
 

@@ -29,6 +29,9 @@ VERSION = 1
 # How far the schedule's alpha and sigma may be from the stored ones: above float32 rounding, far below another schedule.
 _SAME_SCHEDULE = 1e-4
 
+# Coefficients this much smaller than the largest of their row are what rounding left of zero.
+_ROUNDING = 1e-14
+
 PREDICTIONS = ("epsilon", "sample", "v", "flow", "score", "edm")
 
 
@@ -293,7 +296,10 @@ def in_output_basis(a: Array, b: Array, points: Iterable[Point], prediction: str
     """Rows (n, K) over (x_j, D_j) as rows over (x_j, N_j); column j belongs to the j-th point."""
     pairs = [output_to_sample(prediction, point) for point, _ in zip(points, range(b.shape[1]), strict=False)]
     u, w = np.array(pairs).T
-    return Coefficients(a + b * u, b * w)
+    states, outputs = a + b * u, b * w
+    # A solver in the network's own prediction names old outputs only; what is left of their states is rounding.
+    size = np.abs(np.concatenate([states, outputs], axis=1)).max(axis=1, keepdims=True)
+    return Coefficients(np.where(np.abs(states) > _ROUNDING * size, states, 0.0), outputs)
 
 
 def _matrices(combinations: list[Combination]) -> Coefficients:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from dode.grids import Explicit, GridLike, Point, make_grid
+from dode.grids import Explicit, Grid, GridFamily, GridLike, Point, make_grid
 from dode.names import unknown_name
 from dode.rows import Row
 from dode.schedules import NoiseSchedule
@@ -26,6 +26,7 @@ class Path:
     points: tuple[Point, ...]
     nfe: int
     schedule: NoiseSchedule
+    grid: Grid
 
     @property
     def steps(self) -> int:
@@ -112,33 +113,49 @@ class Solver:
             ValueError: a budget that the solver or the grid cannot meet; times that are out of range or not decreasing; an
                 option out of range.
         """
-        if grid is None:
-            grid = self.family.default_grid
-        chosen = make_grid(grid, schedule)
+        path = self.path(schedule, nfe, grid, reverse=reverse)
+        start = path.points[0]
+        tableau = Tableau.from_rows(
+            start,
+            self.rows(path),
+            noise_scale=schedule.noise_scale(start.t) if start.sigma else 1.0,
+            schedule=schedule.fingerprint,
+            solver=str(self),
+            grid=path.grid.name,
+        )
+        if tableau.nfe != path.nfe:
+            raise ValueError(f"{self} takes {tableau.nfe} evaluations on {path.steps} steps, not {path.nfe}: leave nfe out")
+        return tableau
+
+    def path(
+        self,
+        schedule: NoiseSchedule,
+        nfe: int | None = None,
+        grid: GridLike | None = None,
+        *,
+        reverse: bool = False,
+    ) -> Path:
+        """The points that `tableau` walks; arguments and errors as there."""
+        chosen = make_grid(grid if grid is not None else self.family.default_grid, schedule)
         if isinstance(chosen, Explicit):
             steps = len(chosen.values) - 1
         elif nfe is None:
             raise ValueError("nfe is needed: a grid that is no list of times does not say how many steps it has")
         else:
             check_nfe(nfe)
-            steps = self.family.steps(nfe, getattr(chosen, "final", "zero") == "zero", **self.settings)
+            clean = not reverse and getattr(chosen, "final", "zero") == "zero"
+            steps = self.family.steps(nfe, clean, **self.settings)
         times = chosen.times(schedule, steps)
+        if reverse and isinstance(chosen, GridFamily) and times[-1] < schedule.t_min and times[-2] <= _lowest(schedule):
+            # Its lowest evaluation is where inversion starts: the clean end is left out, not moved.
+            chosen = replace(chosen, final="sigma_min")
+            times = chosen.times(schedule, steps)
         points = chosen.points(schedule, times)
         if reverse:
             points = _upwards(points, schedule)
         if nfe is None:
             nfe = self.family.nfe(steps, points[-1].sigma == 0, **self.settings)
-        tableau = Tableau.from_rows(
-            points[0],
-            self.rows(Path(points, nfe, schedule)),
-            noise_scale=schedule.noise_scale(points[0].t) if points[0].sigma else 1.0,
-            schedule=schedule.fingerprint,
-            solver=str(self),
-            grid=chosen.name,
-        )
-        if tableau.nfe != nfe:
-            raise ValueError(f"{self} takes {tableau.nfe} evaluations on {steps} steps, not {nfe}: leave nfe out")
-        return tableau
+        return Path(points, nfe, schedule, chosen)
 
     def rows(self, path: Path) -> Iterable[Row]:
         """The solver's rows on a path."""
@@ -163,9 +180,7 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
 def _upwards(points: tuple[Point, ...], schedule: NoiseSchedule) -> tuple[Point, ...]:
     """The points from the sample to the noise, the clean end moved to where the network may be asked and sigma > 0."""
     if points[-1].sigma == 0:
-        t = schedule.t_min
-        if schedule.sigma(t) == 0:
-            t += 1e-3 * (schedule.t_max - schedule.t_min)
+        t = _lowest(schedule)
         if t >= points[-2].t:
             raise ValueError(
                 f"this grid has no room to start an inversion: its lowest evaluation, t = {points[-2].t:g}, is already where "
@@ -173,3 +188,9 @@ def _upwards(points: tuple[Point, ...], schedule: NoiseSchedule) -> tuple[Point,
             )
         points = (*points[:-1], Point(float(t), float(schedule.alpha(t)), float(schedule.sigma(t))))
     return points[::-1]
+
+
+def _lowest(schedule: NoiseSchedule) -> float:
+    """Where inversion starts: the lowest time at which the network may be asked and sigma > 0."""
+    t = schedule.t_min
+    return t if schedule.sigma(t) else t + 1e-3 * (schedule.t_max - schedule.t_min)
