@@ -3,6 +3,7 @@
 from dode import grids, schedules
 from dode.denoisers import Denoiser
 from dode.distillation import Distilled, distill
+from dode.loading import load
 from dode.sampling import Step, Trajectory, invert, iterate, sample
 from dode.solvers import Solver, solver
 from dode.tableau import Tableau
@@ -20,6 +21,7 @@ __all__ = [
     "grids",
     "invert",
     "iterate",
+    "load",
     "sample",
     "schedules",
     "solver",

@@ -1,0 +1,364 @@
+"""The command line `dode`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    name="dode",
+    help="Diffusion and flow models in far fewer steps, without training them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A bundled network (see `dode models`), a diffusers folder, or package.module:function that returns a Denoiser.",
+        show_default=False,
+    ),
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", metavar="NAME=VALUE", help="An option of the solver, e.g. order=2; may be repeated."),
+]
+GridName = Annotated[
+    str | None,
+    typer.Option(
+        help="uniform, leading, trailing, linspace, quadratic, power, log-snr or karras; or times, 999,650,...,-1. "
+        "The solver's or the schedule's own by default."
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        help="Class labels of a class-conditional network, e.g. 3 or 0,5-9: sample i has the i-th, over and over. All by default."
+    ),
+]
+Guidance = Annotated[float, typer.Option(help="Scale of classifier-free guidance; 1 is none.")]
+BatchSize = Annotated[int | None, typer.Option(help="At most that many samples in one call of the network.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU where there is one by default.")]
+Seed = Annotated[int, typer.Option(help="Of the noise: same seed, same result.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
+
+
+@app.command()
+def distill(
+    model: Model,
+    solver: Annotated[str, typer.Option(help="The solver; `dode models --solvers` lists them.")],
+    nfe: Annotated[int, typer.Option(help="Number of network evaluations of the distilled solver.")],
+    out: Annotated[Path, typer.Option(help="The file to write, JSON.")],
+    option: Options = None,
+    grid: GridName = None,
+    samples: Annotated[int, typer.Option(help="Fitting samples.")] = 100,
+    held_out: Annotated[int, typer.Option(help="Fresh samples on which base and distilled are compared.")] = 64,
+    teacher_scale: Annotated[int, typer.Option(help="Into how many parts the teacher cuts a step.")] = 10,
+    teacher: Annotated[str | None, typer.Option(help="Another solver for the teacher.")] = None,
+    teacher_nfe: Annotated[int | None, typer.Option(help="About how many evaluations the teacher takes.")] = None,
+    classes: Classes = None,
+    guidance_scale: Guidance = 1.0,
+    seed: Seed = 0,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="A folder for the teacher's states: an interrupted run goes on from there.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Distil a solver for a network and save it.
+
+    For example: dode distill fashion --solver deis --nfe 8 --out deis-8.json
+    """
+    from dode.distillation import distill as run
+    from dode.files import check_writable
+
+    check_writable(out, overwrite=force)
+    chosen = _solver(solver, option)
+    denoiser = _load(model, guidance_scale, batch_size, device)
+    result = run(
+        denoiser,
+        chosen,
+        nfe,
+        grid=_grid(grid),
+        samples=samples,
+        held_out=held_out,
+        teacher_scale=teacher_scale,
+        teacher=teacher,
+        teacher_nfe=teacher_nfe,
+        seed=seed,
+        cache=cache,
+        progress=True,
+        **_condition(denoiser, classes),
+    )
+    result.save(out, overwrite=force)
+    console.print(result.summary())
+    console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def sample(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="The file to write: .png (one picture of all) or .npy (the numbers).")],
+    tableau: Annotated[Path | None, typer.Option(help="A file from `dode distill`.")] = None,
+    solver: Annotated[str | None, typer.Option(help="A solver as it is, in place of a file.")] = None,
+    nfe: Annotated[int | None, typer.Option(help="With --solver: the number of network evaluations.")] = None,
+    option: Options = None,
+    grid: GridName = None,
+    n: Annotated[int, typer.Option("-n", help="How many samples.")] = 64,
+    classes: Classes = None,
+    guidance_scale: Guidance = 1.0,
+    seed: Seed = 0,
+    columns: Annotated[int | None, typer.Option(help="Pictures in a row.")] = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    strict: Annotated[bool, typer.Option(help="Refuse a file that was made for another schedule.")] = True,
+    force: Force = False,
+) -> None:
+    """Sample with a saved tableau, or with a solver as it is.
+
+    For example: dode sample fashion --tableau deis-8.json -n 64 --seed 0 --out grid.png
+    """
+    from dode.conditions import cycle
+    from dode.files import check_writable
+    from dode.images import check_ending, save_samples
+    from dode.progress import evaluation_progress
+    from dode.sampling import sample as run
+    from dode.sampling import standard_noise
+    from dode.tableau import Tableau
+
+    check_ending(out)
+    check_writable(out, overwrite=force)
+    if (tableau is None) == (solver is None):
+        raise ValueError("give either --tableau FILE or --solver NAME --nfe N")
+    if n < 1:
+        raise ValueError(f"-n must be at least 1, got {n}")
+    saved = None if tableau is None else Tableau.load(tableau)
+    chosen = None if solver is None else _solver(solver, option)
+    denoiser = _load(model, guidance_scale, batch_size, device)
+    if saved is None:
+        assert chosen is not None
+        saved = chosen.tableau(denoiser.schedule, nfe, _grid(grid))
+    if denoiser.shape is None:
+        raise ValueError("the denoiser does not say the shape of a sample: make it with shape=...")
+    condition = cycle(_condition(denoiser, classes), 0, n)
+    with evaluation_progress(denoiser, saved.nfe * n, "sampling", show=True):
+        samples = run(denoiser, saved, standard_noise(seed, n, denoiser.shape), strict=strict, **condition)
+    save_samples(samples, out, columns, overwrite=force)
+    console.print(f"wrote {out}: {n} samples, {saved.nfe} NFE", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A tableau.", show_default=False)],
+    numbers: Annotated[bool, typer.Option("--numbers", help="Also print the rows' coefficients.")] = False,
+) -> None:
+    """Show what a saved tableau is, how it was made and what it gained."""
+    from dode.distillation.result import summary
+    from dode.tableau import Tableau
+
+    tableau = Tableau.load(file)
+    console.print(summary(tableau), soft_wrap=False)
+    if numbers and tableau.meta.get("distillation"):
+        console.print(str(tableau), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def models(
+    solvers: Annotated[bool, typer.Option("--solvers", help="List the solvers and their options instead.")] = False,
+) -> None:
+    """List the bundled networks, or the solvers."""
+    if solvers:
+        from dode.solvers import REGISTRY
+
+        table = Table("solver", "what it is", "options and defaults")
+        for family in REGISTRY.values():
+            options = ", ".join(f"{name}={value}" for name, value in family.options.items())
+            table.add_row(family.name, family.summary, options)
+    else:
+        from dode.models import BUNDLED
+
+        table = Table("network", "what it is", "licence")
+        for entry in BUNDLED.values():
+            table.add_row(entry.name, entry.description, entry.licence)
+    console.print(table)
+
+
+@app.command()
+def compare(
+    model: Model,
+    solver: Annotated[str, typer.Option(help="Solvers, separated by commas.")],
+    nfe: Annotated[str, typer.Option(help="Numbers of network evaluations, separated by commas.")],
+    out: Annotated[Path, typer.Option(help="The folder for the table (.csv, .md) and the plot; made if it is not there.")],
+    grid: GridName = None,
+    samples: Annotated[int, typer.Option(help="Fitting samples.")] = 100,
+    held_out: Annotated[int, typer.Option(help="Samples on which errors are measured; no fit sees their noise.")] = 64,
+    reference_nfe: Annotated[int, typer.Option(help="Network evaluations of the reference.")] = 200,
+    teacher_scale: Annotated[int, typer.Option(help="Into how many parts a teacher cuts a step.")] = 10,
+    classes: Classes = None,
+    guidance_scale: Guidance = 1.0,
+    seed: Seed = 0,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    force: Force = False,
+) -> None:
+    """Compare solvers, base and distilled, at several budgets: a table and a plot.
+
+    For example: dode compare fashion --solver ddim,deis,dpm-solver++ --nfe 5,8 --out report
+    """
+    from rich.progress import Progress
+
+    from dode.report.compare import check_output
+    from dode.report.compare import compare as run
+
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"the folder {out.parent} does not exist: make it first")
+    if out.exists():
+        check_output(out, overwrite=force)
+    chosen = [_solver(name.strip(), None) for name in solver.split(",")]
+    budgets = _integers(nfe, "--nfe")
+    if min(budgets) < 1:
+        raise ValueError(f"--nfe must be at least 1, got {min(budgets)}")
+    denoiser = _load(model, guidance_scale, batch_size, device)
+    with Progress(console=errors, transient=True) as bar:
+        task = bar.add_task("comparing", total=len(chosen) * len(budgets))
+        result = run(
+            denoiser,
+            chosen,
+            budgets,
+            samples=samples,
+            held_out=held_out,
+            reference_nfe=reference_nfe,
+            teacher_scale=teacher_scale,
+            grid=_grid(grid),
+            seed=seed,
+            on_entry=lambda entry: bar.update(task, advance=1, description=f"{entry.solver}, NFE {entry.nfe}"),
+            **_condition(denoiser, classes),
+        )
+    out.mkdir(exist_ok=True)
+    written = result.save(out, overwrite=force)
+    console.print(result.table())
+    console.print("wrote " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
+
+
+@app.callback(invoke_without_command=True)
+def common(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Options of the program itself."""
+    if version:
+        import dode
+
+        print(dode.__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line: bad input is one line on standard error and exit code 2, Ctrl-C is exit code 130."""
+    try:
+        code = app(standalone_mode=False)
+    except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        errors.print("interrupted: nothing was written")
+        sys.exit(130)
+    except Exception as error:
+        # The parser's own errors: an unknown command or option, a value of the wrong type.
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(error.format_message())
+    sys.exit(code or 0)
+
+
+def _fail(message: str) -> None:
+    errors.print(f"error: {' '.join(message.split())}", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(2)
+
+
+def _load(model: str, guidance_scale: float, batch_size: int | None, device: str | None) -> Any:
+    import torch
+
+    from dode.loading import load
+
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"unknown device {device!r}: cpu, cuda or cuda:N") from None
+    return load(model, guidance_scale=guidance_scale, batch_size=batch_size, device=device)
+
+
+def _solver(name: str, options: list[str] | None) -> Any:
+    from dode.solvers import solver
+
+    values = {}
+    for text in options or []:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise ValueError(f"an option of the solver is written NAME=VALUE, got {text!r}")
+        values[key.strip()] = _value(value.strip())
+    return solver(name, **values)
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _grid(text: str | None) -> Any:
+    if text is None or "," not in text:
+        return text
+    try:
+        return [float(t) for t in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--grid takes a name or times separated by commas, got {text!r}") from None
+
+
+def _integers(text: str, what: str) -> list[int]:
+    """Whole numbers and ranges separated by commas, e.g. 0,5-9."""
+    numbers: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            numbers += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        raise ValueError(f"{what} takes whole numbers separated by commas, got {text!r}") from None
+    if not numbers:
+        raise ValueError(f"{what} is empty: {text!r}")
+    return numbers
+
+
+def _condition(denoiser: Any, classes: str | None) -> dict[str, Any]:
+    """Class labels for a class-conditional network: those asked for, or all of its classes."""
+    import torch
+
+    from dode.models import ClassLabels
+
+    modules = denoiser.net.modules() if isinstance(denoiser.net, torch.nn.Module) else ()
+    labelled = next((module for module in modules if isinstance(module, ClassLabels)), None)
+    if labelled is None:
+        if classes is not None:
+            raise ValueError(f"--classes: {denoiser.name} is not class-conditional")
+        return {}
+    every = [c for c in range(labelled.classes) if c != labelled.null_class]
+    labels = every if classes is None else _integers(classes, "--classes")
+    outside = [label for label in labels if not 0 <= label < labelled.classes]
+    if outside:
+        raise ValueError(f"--classes: {denoiser.name} has the classes 0 to {labelled.classes - 1}, got {outside[0]}")
+    return {"class_labels": torch.tensor(labels)}

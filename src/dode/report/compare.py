@@ -1,0 +1,266 @@
+"""Base and distilled solvers side by side: end-point error against one fine reference, on noise that nothing was fitted to."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from dode.conditions import Condition, cycle
+from dode.denoisers import Denoiser
+from dode.distillation import distill
+from dode.files import write_atomically
+from dode.grids import GridLike
+from dode.sampling import sample, standard_noise
+from dode.schedules import Array
+from dode.solvers import Solver
+from dode.solvers import solver as make_solver
+from dode.tableau import Tableau
+
+REPORT = 2  # stream of the noise that is neither fitted nor chosen by
+_REFERENCE = "deis"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One solver at one budget.
+
+    Attributes:
+        solver: its name with options.
+        nfe: number of network evaluations.
+        base, distilled: mean square distance of the end point to the reference's, of each sample (n,), over its elements.
+        skipped: why there are no numbers (a budget that the solver does not have); the errors are empty then.
+    """
+
+    solver: str
+    nfe: int
+    base: Array
+    distilled: Array
+    skipped: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """Distilled over base."""
+        return float(self.distilled.mean() / self.base.mean())
+
+    @property
+    def difference(self) -> tuple[float, float]:
+        """Mean of distilled minus base, and its standard error over the samples."""
+        paired = self.distilled - self.base
+        return float(paired.mean()), float(paired.std(ddof=1) / math.sqrt(len(paired))) if len(paired) > 1 else math.nan
+
+    @property
+    def worse(self) -> bool:
+        """Distilled is worse than its base by more than two standard errors."""
+        mean, error = self.difference
+        return mean > 2 * error
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All entries, and what they were measured with."""
+
+    entries: tuple[Entry, ...]
+    model: str
+    reference: str
+    held_out: int
+    samples: int
+    seed: int
+
+    def table(self) -> Table:
+        """A rich table: a row a solver and budget; where distilled is worse than its base it says so."""
+        table = Table(title=f"{self.model}: end-point error, {self.held_out} held-out samples", caption=self.caption)
+        for name in ("solver", "NFE", "base", "distilled", "ratio", ""):
+            table.add_column(name, justify="left" if name in ("solver", "") else "right")
+        for e in self.entries:
+            if e.skipped:
+                table.add_row(e.solver, str(e.nfe), "", "", "", e.skipped)
+            else:
+                mark = "WORSE" if e.worse else "worse, within two s.e." if e.ratio > 1 else ""
+                numbers = (f"{e.base.mean():.3e}", f"{e.distilled.mean():.3e}", f"{e.ratio:.3f}")
+                table.add_row(e.solver, str(e.nfe), *numbers, mark)
+        return table
+
+    @property
+    def caption(self) -> str:
+        """What the numbers are."""
+        return (
+            f"mean square distance per element to {self.reference}; fitted on {self.samples} samples, seed {self.seed}; "
+            "s.e.: standard error of the paired difference"
+        )
+
+    def markdown(self) -> str:
+        """The table as Markdown, a column a budget, base -> distilled; bold where distilled is worse."""
+        budgets = sorted({e.nfe for e in self.entries})
+        solvers = list(dict.fromkeys(e.solver for e in self.entries))
+        cells = {(e.solver, e.nfe): _cell(e) for e in self.entries}
+        lines = ["| solver | " + " | ".join(f"NFE {n}" for n in budgets) + " |", "|---" * (len(budgets) + 1) + "|"]
+        for name in solvers:
+            lines.append(f"| {name} | " + " | ".join(cells.get((name, n), "") for n in budgets) + " |")
+        return "\n".join(lines)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
+        """Write comparison.csv, comparison.md and comparison.png (needs `dode[report]`) into a folder that exists.
+
+        Raises:
+            FileExistsError: one of the files is there and `overwrite` is False; none is written then.
+        """
+        folder = Path(folder)
+        writers: dict[str, Callable[[Path], object]] = {
+            "comparison.csv": self._write_csv,
+            "comparison.md": lambda path: path.write_text(
+                f"# {self.model}\n\n{self.caption}\n\n{self.markdown()}\n", encoding="utf-8"
+            ),
+            "comparison.png": self._plot,
+        }
+        check_output(folder, overwrite=overwrite)
+        for name, writer in writers.items():
+            write_atomically(folder / name, writer, overwrite=overwrite)
+        return [folder / name for name in writers]
+
+    def _write_csv(self, path: Path) -> None:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["solver", "nfe", "base", "distilled", "ratio", "difference", "standard_error", "skipped"])
+            for e in self.entries:
+                numbers = ["", "", "", "", ""]
+                if not e.skipped:
+                    numbers = [f"{v:.6e}" for v in (e.base.mean(), e.distilled.mean(), e.ratio, *e.difference)]
+                writer.writerow([e.solver, e.nfe, *numbers, e.skipped])
+
+    def _plot(self, path: Path) -> None:
+        matplotlib = require_matplotlib()
+        figure, axes = matplotlib.figure.Figure(figsize=(8, 5), layout="constrained"), None
+        axes = figure.add_subplot()
+        for i, name in enumerate(dict.fromkeys(e.solver for e in self.entries)):
+            rows = [e for e in self.entries if e.solver == name and not e.skipped]
+            if rows:
+                budgets = [e.nfe for e in rows]
+                colour = f"C{i % 10}"
+                axes.plot(budgets, [e.base.mean() for e in rows], "o--", color=colour, alpha=0.5, label=name)
+                axes.plot(budgets, [e.distilled.mean() for e in rows], "o-", color=colour)
+        axes.set(xscale="log", yscale="log", xlabel="NFE", ylabel="mean square distance to the reference")
+        budgets = sorted({e.nfe for e in self.entries})
+        axes.set_xticks(budgets, [str(n) for n in budgets])
+        axes.minorticks_off()
+        axes.set_title(f"{self.model}: base (dashed) and distilled (solid), {self.held_out} held-out samples")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+        figure.savefig(path, dpi=130)
+
+
+def compare(
+    denoiser: Denoiser,
+    solvers: Iterable[str | Solver],
+    budgets: Iterable[int],
+    *,
+    samples: int = 100,
+    held_out: int = 256,
+    reference_nfe: int = 500,
+    teacher_scale: int = 10,
+    grid: GridLike | None = None,
+    seed: int = 0,
+    on_entry: Callable[[Entry], None] | None = None,
+    **cond: Any,
+) -> Comparison:
+    """Distil every solver at every budget and measure base and distilled on held-out noise.
+
+    Args:
+        denoiser: the network; its `shape` must be known.
+        solvers: names, or solvers with options.
+        budgets: numbers of network evaluations.
+        samples: fitting samples.
+        held_out: samples that the errors are measured on, with noise that no fit saw.
+        reference_nfe: evaluations of the reference, DEIS of third degree.
+        teacher_scale: as `distill`.
+        grid: as `distill`.
+        seed: of the noise.
+        on_entry: called with each entry as it is finished.
+        cond: the condition, as `distill`.
+
+    Raises:
+        ValueError: arguments as `distill`; a budget that a solver does not have only skips its entry.
+    """
+    chosen = [make_solver(s) if isinstance(s, str) else s for s in solvers]
+    if denoiser.shape is None:
+        raise ValueError("the shape of a sample is not known: make the Denoiser with shape=...")
+    if held_out < 2:
+        raise ValueError(f"held_out must be at least 2, got {held_out}")
+    noise = standard_noise(seed, held_out, denoiser.shape, stream=REPORT)
+    unseen = cycle(cond, 0, held_out)
+    fine = make_solver(_REFERENCE).tableau(denoiser.schedule, reference_nfe)
+    target = sample(denoiser, fine, noise, **unseen)
+    entries = []
+    for s in chosen:
+        for nfe in budgets:
+            entry = _entry(denoiser, s, nfe, grid, noise, target, unseen, samples, teacher_scale, seed, cond)
+            entries.append(entry)
+            if on_entry is not None:
+                on_entry(entry)
+    reference = f"{_REFERENCE} with {reference_nfe} NFE"
+    return Comparison(tuple(entries), denoiser.name, reference, held_out, samples, seed)
+
+
+def _entry(
+    denoiser: Denoiser,
+    solver: Solver,
+    nfe: int,
+    grid: GridLike | None,
+    noise: Tensor,
+    target: Tensor,
+    unseen: Condition,
+    samples: int,
+    teacher_scale: int,
+    seed: int,
+    cond: Condition,
+) -> Entry:
+    try:
+        solver.tableau(denoiser.schedule, nfe, grid)
+    except ValueError as error:
+        return Entry(str(solver), nfe, np.empty(0), np.empty(0), str(error))
+    result = distill(
+        denoiser, solver, nfe, grid=grid, samples=samples, teacher_scale=teacher_scale, seed=seed, held_out=0, **cond
+    )
+
+    def error_of(tableau: Tableau) -> Array:
+        distance = sample(denoiser, tableau, noise, **unseen) - target
+        errors: Array = distance.double().square().flatten(1).mean(1).cpu().numpy()
+        return errors
+
+    return Entry(str(solver), nfe, error_of(result.base), error_of(result.tableau))
+
+
+def check_output(folder: Path, *, overwrite: bool) -> None:
+    """The checks of `Comparison.save`, to be made before long work."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the folder {folder} does not exist: make it first")
+    names = ("comparison.csv", "comparison.md", "comparison.png")
+    there = [name for name in names if (folder / name).exists()]
+    if there and not overwrite:
+        raise FileExistsError(f"{folder} already has {', '.join(there)}: choose another folder, or overwrite (--force)")
+    require_matplotlib()
+
+
+def require_matplotlib() -> Any:
+    """The matplotlib module with its figures; ImportError that names the extra where it is not installed."""
+    try:
+        import matplotlib
+        import matplotlib.figure
+    except ImportError:
+        raise ImportError("plots need matplotlib: pip install 'dode[report]'") from None
+    return matplotlib
+
+
+def _cell(entry: Entry) -> str:
+    if entry.skipped:
+        return "-"
+    text = f"{entry.base.mean():.2e} → {entry.distilled.mean():.2e}"
+    return f"**{text}**" if entry.ratio > 1 else text
