@@ -111,8 +111,11 @@ class Denoiser:
     @property
     def output(self) -> str:
         """The kind of prediction that `evaluator` gives: the network's own, or "sample" where D itself is worked on."""
-        shaped = self.clip is not None or self.dynamic_threshold is not None or self.classifier is not None
-        return "sample" if shaped else self.prediction
+        return "sample" if self._works_on_D else self.prediction
+
+    @property
+    def _works_on_D(self) -> bool:
+        return self.clip is not None or self.dynamic_threshold is not None or self.classifier is not None
 
     @property
     def device(self) -> torch.device | None:
@@ -206,7 +209,7 @@ class Denoiser:
         else:
             guided, null = ask(torch.cat([given, given]), t, joined).chunk(2)
             output = torch.lerp(null, guided, self.guidance_scale)
-        return output if self.output == self.prediction else self._shaped(x, output, point, condition)
+        return self._shaped(x, output, point, condition) if self._works_on_D else output
 
     def _shaped(self, x: Tensor, output: Tensor, point: Point, condition: Condition) -> Tensor:
         """D from the network's output, with classifier guidance and clipping. In float32 at least: D = (x - sigma eps) / alpha
