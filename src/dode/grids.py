@@ -266,8 +266,8 @@ class Linspace(_Spacing):
     name = "linspace"
 
     def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
-        ends = schedule.uniform_share([schedule.t_max, schedule.t_min])
-        times = _within(schedule, schedule.uniform_time(np.linspace(*ends, steps)))
+        first, last = schedule.uniform_share([schedule.t_max, schedule.t_min])
+        times = _within(schedule, schedule.uniform_time(np.linspace(first, last, steps)))
         return times if train_steps is None else np.round(times)
 
 

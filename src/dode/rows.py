@@ -91,9 +91,10 @@ class Row:
 
 
 def step_factor(kind: str, start: Point, end: Point) -> float:
-    """What a step from `start` to `end` multiplies a constant prediction by: c = alpha' (rho' - rho), or alpha' - sigma' alpha / sigma.
+    """What a step from `start` to `end` multiplies a constant prediction by.
 
-    For epsilon it is infinite at alpha = 0, where epsilon is the state itself and there is nothing to correct: 0.
+    c = alpha' (rho' - rho) for epsilon, alpha' - sigma' alpha / sigma for D. For epsilon it is infinite at alpha = 0, where
+    epsilon is the state itself and there is nothing to correct: 0.
     """
     if kind == "epsilon":
         return end.sigma - end.alpha * start.rho if start.alpha else 0.0
@@ -115,5 +116,6 @@ def multistep_row(evaluation: Evaluation, end: Point, kind: str, older: Mapping[
     for past, weight in older.items():
         change = change + weight * (past.output(kind) - newest)
     factor = step_factor(kind, evaluation.point, end)
-    integrand = newest + change / factor if older else newest
+    # Without a factor, a step that goes nowhere, any integrand will do.
+    integrand = newest + change / factor if older and factor else newest
     return Row(end, transfer(evaluation, end) + change, integrand, factor, kind)

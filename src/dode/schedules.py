@@ -11,13 +11,16 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 Array = npt.NDArray[np.float64]
+
+_ROUNDING = 1e-15
 
 
 class NoiseSchedule(ABC):
@@ -123,12 +126,12 @@ class VP(_VariancePreserving):
         ValueError: neither or both are given, or the values are out of range.
     """
 
-    _TO_NODE = {
+    _TO_NODE: ClassVar[dict[str, Callable[[Array], Array]]] = {
         "log-alpha": lambda log_abar: log_abar,
         "alphas_cumprod": np.exp,
         "sigma": lambda log_abar: np.sqrt(np.expm1(-log_abar)),
     }
-    _FROM_NODE = {
+    _FROM_NODE: ClassVar[dict[str, Callable[[Array], Array]]] = {
         "log-alpha": lambda node: node,
         "alphas_cumprod": np.log,
         "sigma": lambda node: -np.log1p(node**2),
@@ -171,7 +174,7 @@ class VP(_VariancePreserving):
         return cls(np.minimum(1 - abar[1:] / abar[:-1], max_beta), **options)
 
     def rescaled_zero_terminal_snr(self) -> VP:
-        """The schedule shifted and scaled in alpha so that its last SNR is exactly 0 (Lin et al. 2023, arXiv 2305.08891, alg. 1)."""
+        """The schedule shifted and scaled in alpha so that its last SNR is 0 (Lin et al. 2023, arXiv 2305.08891, alg. 1)."""
         root = np.exp(0.5 * self._log_abar[1:])
         root = (root - root[-1]) * root[0] / (root[0] - root[-1])
         return VP(alphas_cumprod=root**2, interpolation=self.interpolation)
@@ -232,8 +235,9 @@ class CosineVP(_VariancePreserving):
     def log_alpha_bar(self, t: npt.ArrayLike) -> Array:
         t = np.asarray(t, np.float64)
         with np.errstate(divide="ignore"):
-            # At t = 1 the cosine is zero but for rounding; it never goes below.
-            cosine = np.maximum(np.cos((t + self.s) / (1 + self.s) * math.pi / 2), 0.0)
+            cosine = np.cos((t + self.s) / (1 + self.s) * math.pi / 2)
+            # At t = 1 it is zero but for rounding.
+            cosine = np.where(cosine < _ROUNDING, 0.0, cosine)
             return np.minimum(2 * (np.log(cosine) - self._offset), 0.0)
 
     def time(self, log_snr: npt.ArrayLike) -> Array:

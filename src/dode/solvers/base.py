@@ -45,7 +45,7 @@ class Family:
         name: what `dode.solver` takes.
         rows: function from a path (and keyword options with defaults) to the solver's rows.
         summary: one line for people.
-        default_grid: the grid where the user names none; the schedule's own if None.
+        default_grid: the grid where the user names none; the schedule's own if None, or if that starts at alpha = 0.
         steps: (nfe, ends clean, **options) to the number of steps of the path; nfe itself by default.
         nfe: (steps, ends clean, **options) to the natural number of evaluations on that many steps; steps by default.
         group: (**options) to the number of path steps that one step of the method takes (its stages on the path).
@@ -136,7 +136,9 @@ class Solver:
         reverse: bool = False,
     ) -> Path:
         """The points that `tableau` walks; arguments and errors as there."""
-        chosen = make_grid(grid if grid is not None else self.family.default_grid, schedule)
+        if grid is None and schedule.alpha(schedule.t_max):  # else the schedule's own: from pure noise no other is safe
+            grid = self.family.default_grid
+        chosen = make_grid(grid, schedule)
         if isinstance(chosen, Explicit):
             steps = len(chosen.values) - 1
         elif nfe is None:

@@ -33,13 +33,16 @@ def rows(path: Path, order: int = 3, variable: str = "t", lower_order_final: boo
         # A pure-noise evaluation (alpha = 0) has no finite rho: its polynomial weight tends to zero.
         past = [e for e in past if variable == "t" or e.point.alpha]
         past = [Evaluation(k, path.points[k]), *past][: order + 1]
-        used, end = past[: degree + 1], path.points[k + 1]
-        older = {e: end.alpha * _weight(j, used, end, variable, path) for j, e in enumerate(used) if j > 0}
+        end = path.points[k + 1]
+        # Inversion to pure noise: no polynomial in rho or log rho has a finite integral there.
+        degree = degree if end.alpha or variable == "t" else 0
+        used = past[: degree + 1]
+        older = {e: _weight(j, used, end, variable, path) for j, e in enumerate(used) if j > 0}
         yield multistep_row(used[0], end, "epsilon", older)
 
 
 def _weight(j: int, used: list[Evaluation], end: Point, variable: str, path: Path) -> float:
-    """The integral of the j-th Lagrange polynomial over d rho from the newest point to `end`."""
+    """alpha' times the integral of the j-th Lagrange polynomial over d rho from the newest point to `end`."""
     start = used[0].point
     nodes = [_variable(e.point, variable) for e in used]
     origin = nodes[0]
@@ -50,9 +53,9 @@ def _weight(j: int, used: list[Evaluation], end: Point, variable: str, path: Pat
             lagrange *= Polynomial([-(node - origin), 1.0]) / (nodes[j] - node)
     match variable:
         case "rho":
-            return float(lagrange.integ()(end.rho - origin))
+            return end.alpha * float(lagrange.integ()(end.rho - origin))
         case "log-rho":
-            return _integral_of_exponential(lagrange, start.rho, end.rho)
+            return end.alpha * _integral_of_exponential(lagrange, start.rho, end.rho)
         case _:
             return _integral_in_t(lagrange, start, end, path)
 
@@ -73,13 +76,16 @@ def _integral_of_exponential(polynomial: Polynomial, start: float, end: float) -
 
 
 def _integral_in_t(polynomial: Polynomial, start: Point, end: Point, path: Path) -> float:
-    """Integral of p(t - t_start) d rho, by parts: [p rho] - integral of p' rho dt, which needs no derivative of the schedule."""
+    """alpha' times the integral of p(t - t_start) d rho, by parts: [p rho] - integral of p' rho dt.
+
+    It needs no derivative of the schedule. alpha' rho' = sigma' also where alpha' = 0.
+    """
     span = end.t - start.t
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     share = (np.arange(_PANELS)[:, None] + (nodes + 1) / 2) / _PANELS
     rho = path.schedule.rho(start.t + span * share)
     inner = (weights * polynomial.deriv()(span * share) * rho).sum() * span / (2 * _PANELS)
-    return float(polynomial(span) * end.rho - polynomial(0.0) * start.rho - inner)
+    return float(polynomial(span) * end.sigma - end.alpha * (polynomial(0.0) * start.rho + inner))
 
 
 FAMILY = Family("deis", rows, "DEIS: exponential Adams-Bashforth in t, rho or log rho, degrees 0-3")

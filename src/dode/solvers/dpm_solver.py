@@ -1,6 +1,7 @@
-"""DPM-Solver (Lu et al. 2022, arXiv 2206.00927) and DPM-Solver++ (arXiv 2211.01095): exponential integrators in lambda = log(alpha / sigma).
+"""DPM-Solver (Lu et al. 2022, arXiv 2206.00927) and DPM-Solver++ (arXiv 2211.01095).
 
-With h the step in lambda, z = h and s = sigma' for the epsilon form, z = -h and s = alpha' for the denoised form (++), every row is
+Exponential integrators in lambda = log(alpha / sigma). With h the step in lambda, z = h and s = sigma' for the epsilon form,
+z = -h and s = alpha' for the denoised form (++), every row is
 
     x' = DDIM's step - s (g_1 D1 + g_2 D2),     D1, D2: the first and second differences of the outputs over h
     g_1 = z phi_2(z), or (e^z - 1) / 2 ("midpoint");    g_2 = z phi_3(z);    see `phi`
@@ -112,9 +113,9 @@ def _singlestep(path: Path, kind: str, order: int, solver_type: str, stages: str
 def step_orders(path: Path, kind: str, order: int, lower_order_final: bool) -> list[int]:
     """The orders of the single steps; they sum to the number of grid steps.
 
-    The papers' rule: as many steps of full order as fit, then one of what is left; to sigma = 0 the last one has order 1. With
-    `lower_order_final` an order-3 budget that three divides ends in 2, 1 (DPM-Solver-fast). From alpha = 0 the epsilon form takes
-    first-order steps over the first group.
+    The papers' rule: as many steps of full order as fit, then one of what is left; to sigma = 0 the last one has order 1.
+    With `lower_order_final` an order-3 budget that three divides ends in 2, 1 (DPM-Solver-fast). From alpha = 0 the epsilon
+    form takes first-order steps over the first group.
     """
     first = min(order, path.steps) if kind == "epsilon" and path.points[0].alpha == 0 else 0
     last = 1 if path.points[-1].sigma == 0 and first < path.steps else 0
@@ -165,8 +166,8 @@ def _singlestep_row(evaluations: list[Evaluation], end: Point, kind: str, solver
 def _row_from_noise(evaluations: list[Evaluation], end: Point) -> Row:
     first, newest = evaluations[0], evaluations[-1]
     factor = step_factor("sample", first.point, end)
-    # D is taken as linear in u = 1 / rho, from u = 0 through the newest stage.
-    weight = factor / 2 * newest.point.rho / end.rho
+    # D is taken as linear in u = 1 / rho, from u = 0 through the newest stage; no further than the newest output itself.
+    weight = factor * min(newest.point.rho / (2 * end.rho), 1.0)
     return Row(end, transfer(first, end) + weight * (newest.D - first.D), newest.D, weight, "sample")
 
 

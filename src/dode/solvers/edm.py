@@ -1,4 +1,6 @@
-"""EDM's deterministic sampler: Euler and Heun in rho = sigma / alpha (Karras, Aittala, Aila, Laine 2022, arXiv 2206.00364, algorithm 1).
+"""EDM's deterministic sampler: Euler and Heun in rho = sigma / alpha.
+
+Karras, Aittala, Aila, Laine 2022, arXiv 2206.00364, algorithm 1.
 
 y = x / alpha, dy / d rho = eps = (y - D) / rho. Heun averages the slopes at both ends; the step to sigma = 0 is Euler's.
 What a row integrates is the denoised sample, as in the D-ODE paper's D-EDM.
@@ -12,9 +14,14 @@ from dode.solvers.base import Family, Path, check_choice
 
 
 def rows(path: Path, method: str = "heun") -> Iterator[Row]:
-    """method: "heun" (NFE = 2 steps - 1 to the clean sample; of an even budget the last but one step is Euler's too), "euler"."""
+    """EDM's own by default.
+
+    method: "heun" (NFE = 2 steps - 1 to the clean sample; of an even budget the last but one step is Euler's too), or "euler".
+    """
     check_choice("method of edm", method, ("heun", "euler"))
-    heun_steps = path.nfe - path.steps if method == "heun" else 0
+    # The step to the clean sample cannot be Heun's: there is no slope at sigma = 0.
+    most = path.steps - (path.points[-1].sigma == 0)
+    heun_steps = min(path.nfe - path.steps, most) if method == "heun" else 0
     k = 0
     for i in range(path.steps):
         start, end = path.points[i : i + 2]

@@ -1,6 +1,7 @@
 """PNDM and iPNDM: Adams-Bashforth weights for even steps in t, then DDIM's step with the combined epsilon.
 
-PNDM: Liu, Ren, Lin, Zhao 2022, arXiv 2202.09778, eqs. 9-13. iPNDM: Zhang, Chen 2023, arXiv 2204.13902, which warms up with lower orders.
+PNDM: Liu, Ren, Lin, Zhao 2022, arXiv 2202.09778, eqs. 9-13. iPNDM, which warms up with lower orders: Zhang, Chen 2023, arXiv
+2204.13902.
 The step with the averaged epsilon makes both second order in all, whatever the order of the weights.
 """
 
@@ -43,7 +44,7 @@ def _with_plms(path: Path) -> Iterator[Row]:
     start, end = path.points[:2]
     first = Evaluation(0, start)
     yield multistep_row(first, end, "epsilon", {})
-    if path.nfe == 1:
+    if path.nfe == path.steps == 1:
         return
     if end.sigma == 0:
         raise ValueError("pndm takes its first step twice, which needs a second step: nfe 1 or at least 3")
@@ -101,8 +102,9 @@ def _adams_bashforth_row(past: Sequence[Evaluation], end: Point) -> Row:
 
 def _pndm_steps(nfe: int, clean: bool, warm_up: str) -> int:
     if warm_up == "runge-kutta":
-        if nfe < 12:
-            raise ValueError(f"pndm's Runge-Kutta start takes 12 evaluations, got nfe {nfe}")
+        fewest = 13 if clean else 12
+        if nfe < fewest:
+            raise ValueError(f"pndm's Runge-Kutta start takes 12 evaluations: nfe must be at least {fewest} here, got {nfe}")
         return nfe - 9
     if nfe == 2 and clean:
         raise ValueError("pndm takes its first step twice, which needs a second step: nfe 1 or at least 3, got 2")

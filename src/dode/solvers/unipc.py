@@ -1,10 +1,11 @@
-"""UniPC (Zhao, Bai, Rao, Zhou, Lu 2023, arXiv 2302.04867): a multistep predictor UniP and a corrector UniC that costs no evaluation.
+"""UniPC (Zhao, Bai, Rao, Zhou, Lu 2023, arXiv 2302.04867): a multistep predictor UniP and a corrector UniC.
 
-UniC replaces the state x_k, once its output is known, by a better one, from which UniP goes on. Both are linear and share their
-first-order part, so the corrected state is x_k plus a combination of outputs, and the whole is a tableau.
+UniC costs no evaluation: it replaces the state x_k, once its output is known, by a better one, from which UniP goes on. Both
+are linear and share their first-order part, so the corrected state is x_k plus a combination of outputs, and the whole is a
+tableau.
 
-With z = -h for the denoised form (h for epsilon) and s = alpha' (sigma'): increment = -s B(h) sum_i rho_i (O_i - O_0) / r_i, where the
-weights solve sum_i rho_i r_i^{m-1} = m! phi_{m+1}(z) / B(h) (algorithms 5-7). B(h) is z (bh1) or e^z - 1 (bh2).
+With z = -h for the denoised form (h for epsilon) and s = alpha' (sigma'): increment = -s B(h) sum_i rho_i (O_i - O_0) / r_i,
+where the weights solve sum_i rho_i r_i^{m-1} = m! phi_{m+1}(z) / B(h) (algorithms 5-7). B(h) is z (bh1) or e^z - 1 (bh2).
 """
 
 from __future__ import annotations
