@@ -25,7 +25,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-CLASSES = 10
+CLASSES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 NULL_CLASS = 10
 
 
@@ -90,7 +90,7 @@ def build_network() -> UNet2DModel:
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=32,
         norm_num_groups=16,
-        num_class_embeds=CLASSES + 1,
+        num_class_embeds=len(CLASSES) + 1,
     )
 
 
@@ -163,13 +163,15 @@ def save_checkpoint(checkpoint: Path, step: int, net: nn.Module, average: nn.Mod
 
 
 def export(average: UNet2DModel, out: Path) -> None:
-    """Write the diffusers folder: half-precision safetensors, the training schedule, the index."""
+    """Write the diffusers folder (half-precision safetensors, the training schedule, the index), and dode.json."""
     temporary = out / "export.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     copy.deepcopy(average).half().save_pretrained(temporary / "unet")
     DDPMScheduler(num_train_timesteps=1000, clip_sample=False).save_pretrained(temporary / "scheduler")
     index = {"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}
     (temporary / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    extra = {"space_to_depth": 2, "null_class": NULL_CLASS, "classes": CLASSES}
+    (temporary / "dode.json").write_text(json.dumps(extra, indent=2) + "\n")
     for part in temporary.iterdir():
         target = out / part.name
         shutil.rmtree(target, ignore_errors=True)

@@ -1,0 +1,76 @@
+"""The bundled networks: small enough to be part of the package, so that everything can be tried without a download."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from safetensors.torch import load_file
+
+from dode.models.classifier import FashionClassifier
+from dode.models.unet import UNet
+from dode.models.wrappers import ClassLabels, MeanHalf, SpaceToDepth, TimestepKeyword
+
+__all__ = [
+    "BUNDLED",
+    "BundledModel",
+    "ClassLabels",
+    "FashionClassifier",
+    "MeanHalf",
+    "SpaceToDepth",
+    "TimestepKeyword",
+    "UNet",
+    "fashion_classifier",
+]
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class BundledModel:
+    """A network that comes with the package; `dode.load(name)` loads it.
+
+    Attributes:
+        name: what `dode.load` takes.
+        description: one line.
+        licence: of the weights and of the data that they were trained on.
+        folder: a diffusers folder with a model card, README.md, and a dode.json for what diffusers does not store.
+    """
+
+    name: str
+    description: str
+    licence: str
+    folder: Path
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of their labels."""
+        return tuple(json.loads((self.folder / "dode.json").read_text(encoding="utf-8")).get("classes", ()))
+
+
+BUNDLED: Mapping[str, BundledModel] = MappingProxyType(
+    {
+        model.name: model
+        for model in (
+            BundledModel(
+                name="fashion",
+                description="class-conditional epsilon network of Fashion-MNIST, 28 x 28 grey, 10 classes and a null class",
+                licence="MIT",
+                folder=_HERE / "fashion",
+            ),
+        )
+    }
+)
+
+
+def fashion_classifier() -> FashionClassifier:
+    """The bundled classifier of Fashion-MNIST, in float32 and in evaluation mode; its `features` serve Frechet distances."""
+    # The first weights are random and thrown away: the caller's random state stays as it was.
+    with torch.random.fork_rng(devices=[]):
+        classifier = FashionClassifier()
+    classifier.load_state_dict(load_file(_HERE / "fashion_classifier.safetensors"))  # float16 on disk
+    return classifier.requires_grad_(False).eval()

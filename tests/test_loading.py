@@ -1,0 +1,365 @@
+"""`load`: what it accepts, what it makes of it, and how it says no."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import dode
+from dode.integrations.diffusers import schedule_from_config
+from dode.loading import load
+from dode.models import UNet
+from dode.schedules import VP, Flow
+
+CONFIG = {
+    "_class_name": "UNet2DModel",
+    "sample_size": 8,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+    "attention_head_dim": 8,
+    "norm_num_groups": 4,
+    "num_class_embeds": 6,
+}
+SCHEDULER = {
+    "_class_name": "DDPMScheduler",
+    "num_train_timesteps": 1000,
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "prediction_type": "epsilon",
+    "clip_sample": True,
+}
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A pipeline folder as diffusers writes it, half precision, with dode.json."""
+    net = UNet.from_config(CONFIG)
+    write_json(tmp_path / "unet" / "config.json", CONFIG)
+    write_json(tmp_path / "scheduler" / "scheduler_config.json", SCHEDULER)
+    write_json(tmp_path / "dode.json", {"space_to_depth": 2, "null_class": 5, "classes": list("abcde")})
+    save_file(net.half().state_dict(), tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
+    return tmp_path
+
+
+def write_json(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def images(shape=(1, 16, 16)):
+    return torch.randn(3, *shape)
+
+
+def test_folder(folder):
+    denoiser = load(folder)
+    assert denoiser.shape == (1, 16, 16)
+    assert denoiser.dtype == torch.float32
+    assert denoiser.prediction == "epsilon"
+    assert denoiser.null_condition == {"class_labels": 5}
+    assert denoiser.name == folder.name
+    assert denoiser.clip is None
+    assert denoiser.schedule.fingerprint == VP.linear().fingerprint
+    assert not any(p.requires_grad for p in denoiser.net.parameters())
+    D = denoiser(images(), 500.0, class_labels=torch.tensor([0, 5, 2]))
+    assert D.shape == (3, 1, 16, 16)
+    assert torch.isfinite(D).all()
+
+
+def test_folder_as_text_and_options(folder):
+    denoiser = load(str(folder), guidance_scale=2.0, clip=1.0, batch_size=2, dtype=torch.float64, name="mine")
+    assert (denoiser.guidance_scale, denoiser.clip, denoiser.batch_size, denoiser.name) == (2.0, 1.0, 2, "mine")
+    assert denoiser.dtype == torch.float64
+    with pytest.raises(ValueError, match="guidance_scale"):
+        load(folder, guidance=2.0)
+
+
+def test_folder_gives_what_diffusers_gives(folder):
+    diffusers = pytest.importorskip("diffusers")
+    theirs = diffusers.UNet2DModel.from_pretrained(folder / "unet", local_files_only=True).float().eval()
+    x, labels = images(), torch.tensor([0, 5, 2])
+    with torch.no_grad():
+        small = torch.nn.functional.pixel_unshuffle(x, 2)
+        eps = torch.nn.functional.pixel_shuffle(theirs(small, torch.full((3,), 300.0), class_labels=labels).sample, 2)
+    denoiser = load(folder)
+    alpha, sigma = denoiser.schedule.alpha(300.0), denoiser.schedule.sigma(300.0)
+    expected = (x - float(sigma) * eps) / float(alpha)
+    torch.testing.assert_close(denoiser(x, 300.0, class_labels=labels), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_bare_network_folder(folder):
+    with pytest.raises(ValueError, match="give schedule"):
+        load(folder / "unet")
+    denoiser = load(folder / "unet", schedule=VP.squared_cosine(), prediction="v")
+    assert denoiser.shape == (4, 8, 8)
+    assert denoiser.prediction == "v"
+    # Without dode.json nothing says that a class is the null class.
+    assert denoiser.null_condition is None
+    with pytest.raises(ValueError, match="class_labels"):
+        denoiser(images((4, 8, 8)), 1.0)
+    assert load(folder / "unet", schedule=Flow()).prediction == "flow"
+
+
+def test_network_that_only_diffusers_implements(folder):
+    diffusers = pytest.importorskip("diffusers")
+    config = {key: value for key, value in CONFIG.items() if key != "_class_name"}
+    net = diffusers.UNet2DModel(**config | {"resnet_time_scale_shift": "scale_shift", "out_channels": 8})
+    net.save_pretrained(folder / "unet")
+    denoiser = load(folder)
+    assert denoiser(images(), 3.5).shape == (3, 1, 16, 16)
+    assert any(type(module).__name__ == "UNet2DModel" for module in denoiser.net.modules())
+    # Twice the output channels: a mean and a variance.
+    with torch.no_grad():
+        N = net.eval()(torch.zeros(1, 4, 8, 8), 7, class_labels=torch.tensor([5])).sample[:, :4]
+    alpha, sigma = float(denoiser.schedule.alpha(7.0)), float(denoiser.schedule.sigma(7.0))
+    expected = -sigma / alpha * torch.nn.functional.pixel_shuffle(N, 2)
+    torch.testing.assert_close(denoiser(torch.zeros(1, 1, 16, 16), 7.0), expected)
+
+
+def test_pipeline_object(folder):
+    diffusers = pytest.importorskip("diffusers")
+    unet = diffusers.UNet2DModel.from_pretrained(folder / "unet", local_files_only=True)
+    scheduler = diffusers.DDIMScheduler(beta_schedule="scaled_linear", prediction_type="v_prediction")
+    denoiser = load(diffusers.DDIMPipeline(unet, scheduler))
+    assert (denoiser.prediction, denoiser.shape, denoiser.null_condition) == ("v", (4, 8, 8), None)
+    assert denoiser(images((4, 8, 8)), 9.0, class_labels=1).shape == (3, 4, 8, 8)
+
+
+def test_text_conditioned_unet():
+    diffusers = pytest.importorskip("diffusers")
+    net = diffusers.UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=6,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    denoiser = load(net, schedule=VP.scaled_linear())
+    text = torch.randn(3, 5, 6)
+    assert denoiser(images((4, 8, 8)), 20.0, encoder_hidden_states=text).shape == (3, 4, 8, 8)
+
+
+def test_transformer_gets_its_time_by_name(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    net = diffusers.SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=6,
+        caption_projection_dim=16,
+        pooled_projection_dim=7,
+        pos_embed_max_size=8,
+    )
+    net.save_pretrained(tmp_path / "transformer")
+    diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(tmp_path / "scheduler")
+    denoiser = load(tmp_path)
+    assert isinstance(denoiser.schedule, Flow)
+    assert (denoiser.schedule.shift, denoiser.prediction) == (3.0, "flow")
+    cond = {"encoder_hidden_states": torch.randn(3, 5, 6), "pooled_projections": torch.randn(3, 7)}
+    assert denoiser(images((4, 8, 8)), 250.0, **cond).shape == (3, 4, 8, 8)
+
+
+def test_own_network_and_function():
+    class Zero(nn.Module):
+        def forward(self, x, t):
+            return torch.zeros_like(x)
+
+    assert load(Zero(), schedule=VP.linear(), shape=(2,)).shape == (2,)
+    assert load(lambda x, t: x, schedule=Flow(), prediction="sample").prediction == "sample"
+    with pytest.raises(ValueError, match="Zero has no scheduler"):
+        load(Zero())
+    with pytest.raises(TypeError, match="int"):
+        load(3)
+
+
+def test_denoiser_passes_through():
+    denoiser = dode.Denoiser(lambda x, t: x, VP.linear())
+    assert load(denoiser, clip=1.0).clip == 1.0
+
+
+MODULE = """
+import dode
+
+def make():
+    return dode.Denoiser(lambda x, t: x, dode.schedules.VP.linear(), name="made")
+
+def wrong():
+    return 3
+
+def fails():
+    raise RuntimeError("no luck")
+"""
+
+
+def test_function_reference(tmp_path, monkeypatch):
+    (tmp_path / "module_for_test_loading.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    assert load("module_for_test_loading:make", batch_size=3).name == "made"
+    assert sys.path == path
+    for reference, message in {
+        "module_for_test_loading:wrong": "must return a dode.Denoiser, got int",
+        "module_for_test_loading:fails": "RuntimeError: no luck",
+        "module_for_test_loading:absent": "absent",
+        "module_of_nobody:make": "module_of_nobody",
+    }.items():
+        with pytest.raises(ValueError, match=message) as caught:
+            load(reference)
+        assert "\n" not in str(caught.value)
+
+
+def test_unknown_names_and_places(tmp_path, folder):
+    with pytest.raises(ValueError, match=r"did you mean 'fashion'.*folder"):
+        load("fashon")
+    with pytest.raises(FileNotFoundError, match="not downloaded"):
+        load("somebody/some-network")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load(tmp_path / "absent")
+    with pytest.raises(ValueError, match="is a file"):
+        load(folder / "dode.json")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"unet/config\.json"):
+        load(tmp_path / "empty")
+
+
+def test_pickled_weights_are_refused_unless_asked_for(folder):
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    expected = load(folder)(torch.ones(1, 1, 16, 16), 100.0, class_labels=1)
+    net = load(folder).net.net.net
+    weights.unlink()
+    torch.save(net.state_dict(), weights.with_suffix(".bin"))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        load(folder)
+    found = load(folder, allow_pickle=True)(torch.ones(1, 1, 16, 16), 100.0, class_labels=1)
+    assert torch.equal(found, expected)
+
+
+class _Evil:
+    def __reduce__(self):
+        return os.mkdir, ("made-by-a-pickle",)
+
+
+def test_code_in_a_pickle_is_not_run(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.unlink()
+    torch.save({"conv_in.weight": _Evil()}, weights.with_suffix(".bin"))
+    with pytest.raises(ValueError, match="cannot be read"):
+        load(folder, allow_pickle=True)
+    assert not Path("made-by-a-pickle").exists()
+    torch.save([1, 2], weights.with_suffix(".bin"))
+    with pytest.raises(ValueError, match="tensors by name"):
+        load(folder, allow_pickle=True)
+
+
+def test_damaged_folders_have_one_line_errors(folder):
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    good = weights.read_bytes()
+    weights.write_bytes(good[: len(good) // 2])
+    with pytest.raises(ValueError, match="cannot be read"):
+        load(folder)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match="safetensors"):
+        load(folder)
+    weights.write_bytes(good)
+    write_json(folder / "unet" / "config.json", CONFIG | {"in_channels": 8})
+    with pytest.raises(ValueError, match=r"conv_in.weight has shape \(8, 4, 3, 3\)"):
+        load(folder)
+    (folder / "unet" / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        load(folder)
+    write_json(folder / "unet" / "config.json", CONFIG)
+    write_json(folder / "dode.json", {"nul_class": 5})
+    with pytest.raises(ValueError, match="did you mean 'null_class'"):
+        load(folder)
+    write_json(folder / "dode.json", {"null_class": 6})
+    with pytest.raises(ValueError, match=r"null_class must lie in 0 \.\. 5"):
+        load(folder)
+
+
+def test_bundled_network_needs_no_diffusers(folder):
+    script = textwrap.dedent(
+        f"""
+        import sys
+        sys.modules["diffusers"] = None  # importing it fails
+        from dode.loading import load
+        load({str(folder)!r})
+        import json, pathlib
+        path = pathlib.Path({str(folder)!r}) / "unet" / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {{"act_fn": "gelu"}}))
+        try:
+            load({str(folder)!r})
+        except ImportError as error:
+            print(error)
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "pip install dode[diffusers]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
+        {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 400},
+        {"trained_betas": np.linspace(1e-3, 0.1, 50).tolist(), "num_train_timesteps": 50},
+        {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
+    ],
+)
+def test_schedule_is_that_of_diffusers(options):
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.DDIMScheduler(**options)
+    schedule, prediction = schedule_from_config(dict(scheduler.config) | {"_class_name": "DDIMScheduler"})
+    abar = schedule.alpha(np.arange(len(scheduler.alphas_cumprod))) ** 2
+    # diffusers multiplies a thousand float32 numbers.
+    np.testing.assert_allclose(abar, scheduler.alphas_cumprod.double().numpy(), atol=1e-6)
+    assert prediction == {"v_prediction": "v"}.get(options.get("prediction_type"), "epsilon")
+
+
+def test_flow_schedulers():
+    flow, prediction = schedule_from_config({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})
+    assert isinstance(flow, Flow)
+    assert (flow.shift, prediction, flow.t_max) == (3.0, "flow", 1000.0)
+    config = {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "flow_shift": 5.0}
+    flow, prediction = schedule_from_config(config | {"prediction_type": "flow_prediction"})
+    assert isinstance(flow, Flow)
+    assert (flow.shift, prediction) == (5.0, "flow")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"_class_name": "EDMEulerScheduler", "sigma_min": 0.002}, "EDMEulerScheduler has no discrete schedule"),
+        (SCHEDULER | {"beta_schedule": "sigmoid"}, "beta_schedule 'sigmoid'"),
+        (SCHEDULER | {"prediction_type": "velocity"}, "prediction_type 'velocity'"),
+        (SCHEDULER | {"timestep_type": "continuous"}, "no discrete schedule"),
+    ],
+)
+def test_unknown_schedulers_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        schedule_from_config(config)
