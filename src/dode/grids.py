@@ -171,8 +171,8 @@ class _SignalToNoise(GridFamily):
 
     def _times(self, schedule: NoiseSchedule, steps: int, first: float) -> Array:
         evaluated = steps if self.final == "zero" else steps + 1
-        ends = self.coordinate(schedule, [first, schedule.t_min])
-        times = self.time(schedule, np.linspace(*ends, evaluated))
+        top, bottom = self.coordinate(schedule, [first, schedule.t_min])
+        times = self.time(schedule, np.linspace(top, bottom, evaluated))
         times[0] = first
         if evaluated > 1:
             times[-1] = schedule.t_min
@@ -266,9 +266,12 @@ class Linspace(_Spacing):
     name = "linspace"
 
     def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
-        first, last = schedule.uniform_share([schedule.t_max, schedule.t_min])
-        times = _within(schedule, schedule.uniform_time(np.linspace(first, last, steps)))
-        return times if train_steps is None else np.round(times)
+        if train_steps is None:
+            first, last = schedule.uniform_share([schedule.t_max, schedule.t_min])
+            return _within(schedule, schedule.uniform_time(np.linspace(first, last, steps)))
+        if steps == 1:
+            return np.array([schedule.t_max])
+        return np.round(np.linspace(0, train_steps - 1, steps))[::-1]
 
 
 @dataclass(frozen=True)

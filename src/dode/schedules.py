@@ -75,9 +75,11 @@ class NoiseSchedule(ABC):
     @property
     def fingerprint(self) -> str:
         """Kind and a hash of the schedule's values, the same on every machine: what a saved tableau remembers of it."""
-        values = np.stack([f(np.linspace(self.t_min, self.t_max, 33)) for f in (self.alpha, self.sigma)])
-        # Five decimals: the float32 and the float64 cumulative product of the same betas are one schedule.
-        text = " ".join(f"{v:.5f}" for v in (*values.ravel(), self.t_min, self.t_max, self.t_clean))
+        inner = np.linspace(self.t_min, self.t_max, 7)[1:-1]
+        # Few values and decimals: the float32 and the float64 product of the same betas, 1e-6 apart, must not fall on two sides
+        # of a rounding. It tells schedules apart that differ by a thousandth.
+        values = [f"{v:.3f}" for v in (*self.alpha(inner), *self.sigma(inner))]
+        text = " ".join([*values, *(f"{t:.6g}" for t in (self.t_min, self.t_max, self.t_clean))])
         return f"{self.kind}:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     @property
@@ -192,7 +194,7 @@ class VP(_VariancePreserving):
     def time(self, log_snr: npt.ArrayLike) -> Array:
         log_abar = _log_alpha_bar_of(log_snr)
         to_node = self._TO_NODE[self.interpolation]
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             nodes, wanted = to_node(self._log_abar), np.asarray(to_node(log_abar))
         if np.isfinite(nodes[-1]):
             return _inverse_interpolation(wanted, self._t, nodes)
@@ -215,7 +217,7 @@ class ContinuousVP(_VariancePreserving):
         return -0.5 * t**2 * (self.beta_max - self.beta_min) - t * self.beta_min
 
     def time(self, log_snr: npt.ArrayLike) -> Array:
-        wanted = -_log_alpha_bar_of(log_snr)
+        wanted = np.minimum(-_log_alpha_bar_of(log_snr), -self.log_alpha_bar(self.t_max))
         slope = self.beta_max - self.beta_min
         # The positive root of slope t^2 / 2 + beta_min t = wanted, in the form without cancellation.
         t = 2 * wanted / (self.beta_min + np.sqrt(self.beta_min**2 + 2 * slope * wanted))
@@ -268,7 +270,8 @@ class EDM(NoiseSchedule):
         return np.array(t, np.float64)
 
     def time(self, log_snr: npt.ArrayLike) -> Array:
-        return np.clip(np.exp(-0.5 * np.asarray(log_snr, np.float64)), self.t_clean, self.t_max)
+        with np.errstate(over="ignore"):
+            return np.clip(np.exp(-0.5 * np.asarray(log_snr, np.float64)), self.t_clean, self.t_max)
 
 
 class VE(NoiseSchedule):
@@ -292,8 +295,8 @@ class VE(NoiseSchedule):
         return np.where(t < 0, self.sigma_min * (1 - t / self.t_clean), geometric)
 
     def time(self, log_snr: npt.ArrayLike) -> Array:
-        sigma = np.exp(-0.5 * np.asarray(log_snr, np.float64))
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
+            sigma = np.exp(-0.5 * np.asarray(log_snr, np.float64))
             geometric = np.log(sigma / self.sigma_min) / math.log(self.sigma_max / self.sigma_min)
         t = np.where(sigma < self.sigma_min, self.t_clean * (1 - sigma / self.sigma_min), geometric)
         return np.clip(t, self.t_clean, self.t_max)
