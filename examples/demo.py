@@ -29,9 +29,7 @@ def main() -> None:
 
     denoiser = dode.load("fashion")
     labels = torch.arange(10)
-    result = dode.distill(
-        denoiser, args.solver, nfe=args.nfe, samples=args.samples, progress=True, class_labels=labels
-    )
+    result = dode.distill(denoiser, args.solver, nfe=args.nfe, samples=args.samples, progress=True, class_labels=labels)
     saved = args.out / f"{args.solver}-{args.nfe}.json"
     result.save(saved, overwrite=True)
     Console().print(result.summary())

@@ -41,7 +41,7 @@ class Setup:
 def released_deis_rows(path: Path, order: int = 2) -> Iterator[Row]:
     """tAB-`order` whose integrals over t are left Riemann sums of 10,000 terms, as in the released code.
 
-    Its coefficients are 1e-4 off the exact integrals; over five steps from alpha = 0.006 this grows to 0.005 in the base's samples,
+    Its coefficients are 1e-4 off the exact integrals; five steps from alpha = 0.006 make 0.005 of it in the base's samples,
     and to a factor in the first lambdas, whose directions are tiny. With exact integrals the case cannot be met.
     """
     abar = np.exp(2 * np.log(path.schedule.alpha(np.arange(1000))))
@@ -174,8 +174,7 @@ def test_greedy_fit_may_end_further_from_the_teacher_than_its_base() -> None:
                 times=made.times,
                 noise=noise,
                 targets=[
-                    dode.sample(denoiser, made.teacher, noise, return_trajectory=True).states[row + 1]
-                    for row in made.rows
+                    dode.sample(denoiser, made.teacher, noise, return_trajectory=True).states[row + 1] for row in made.rows
                 ],
             ).tableau,
         )

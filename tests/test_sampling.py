@@ -31,11 +31,7 @@ def test_the_loop_computes_what_the_rows_say(name: str) -> None:
     states, outputs = [noise * tableau.noise_scale], []
     for k in range(7):
         outputs.append(denoiser(states[k], float(tableau.times[k])))
-        states.append(
-            sum(
-                tableau.a[k, j] * states[j] + tableau.b[k, j] * outputs[j] for j in range(k + 1)
-            )
-        )
+        states.append(sum(tableau.a[k, j] * states[j] + tableau.b[k, j] * outputs[j] for j in range(k + 1)))
     trajectory = dode.sample(denoiser, tableau, noise, return_trajectory=True)
     # float64 rounding, magnified by 1 / alpha = 157 at the first time.
     for mine, expected in zip(trajectory.states, states, strict=True):

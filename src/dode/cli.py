@@ -20,6 +20,8 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
+_INTERRUPTED = 130
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -42,7 +44,7 @@ GridName = Annotated[
 Classes = Annotated[
     str | None,
     typer.Option(
-        help="Class labels of a class-conditional network, e.g. 3 or 0,5-9: sample i has the i-th, over and over. All by default."
+        help="Class labels of a class-conditional network, e.g. 3 or 0,5-9: sample i has the i-th, over and over. Default: all."
     ),
 ]
 Guidance = Annotated[float, typer.Option(help="Scale of classifier-free guidance; 1 is none.")]
@@ -269,13 +271,14 @@ def main() -> None:
     except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as error:
         _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        errors.print("interrupted: nothing was written")
-        sys.exit(130)
+        code = _INTERRUPTED
     except Exception as error:
         # The parser's own errors: an unknown command or option, a value of the wrong type.
         if not hasattr(error, "format_message"):
             raise
         _fail(error.format_message())
+    if code == _INTERRUPTED:
+        errors.print("interrupted: no result was written")
     sys.exit(code or 0)
 
 

@@ -36,6 +36,12 @@ def cycle(condition: Condition, start: int, stop: int) -> Condition:
     return result
 
 
+def take(condition: Condition, rows: slice) -> Condition:
+    """The condition of some samples of a batch; single rows serve all and stay."""
+    result: Condition = map_tensors(lambda tensor: tensor[rows] if len(tensor) > 1 else tensor, condition)
+    return result
+
+
 def check_batch(condition: Condition, batch: int) -> None:
     """Raise ValueError where a per-sample tensor has another number of rows than the batch (one row serves all)."""
 

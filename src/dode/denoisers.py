@@ -8,6 +8,7 @@ Predictions N and what they say of x = alpha x_0 + sigma eps: "epsilon" eps; "sa
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -99,10 +100,7 @@ class Denoiser:
 
     def replace(self, **changes: Any) -> Denoiser:
         """A denoiser over the same network with some arguments changed, e.g. `replace(guidance_scale=3.0)`; its own counter."""
-        names = (
-            "net schedule prediction guidance_scale null_condition classifier classifier_scale clip dynamic_threshold "
-            "batch_size shape name"
-        ).split()
+        names = list(inspect.signature(Denoiser).parameters)
         for name in changes:
             if name not in names:
                 raise unknown_name("argument of Denoiser", name, names)

@@ -2,8 +2,8 @@
 
     x_{k+1} = sum_j a[k,j] x_j + n[k,j] N_j
 
-The numbers are rewritten once for the network's own output N; the loop multiplies and adds, converts nothing and never waits for
-the device. A state or output is let go after the last row that names it.
+The numbers are rewritten once for the network's own output N; the loop multiplies and adds, converts nothing and never waits
+for the device. A state or output is let go after the last row that names it.
 """
 
 from __future__ import annotations
@@ -195,8 +195,8 @@ def start(
 class Run:
     """One run of a tableau: the states and outputs that later rows still need.
 
-    For each row k: `evaluate(k)`, then whatever is to be looked at (`denoised`, `combine`), then `advance(k)`. A fit chooses its
-    rows as it goes: it gives `rows` with every coefficient that may be asked for, and `advance` the state that it chose.
+    For each row k: `evaluate(k)`, then what is to be looked at (`denoised`, `combine`), then `advance(k)`. A fit chooses its rows
+    as it goes: it gives `rows` with every coefficient that may be asked for, and `advance` the state that it chose.
     """
 
     def __init__(

@@ -71,7 +71,8 @@ class Tableau:
         meta: anything JSON can hold; a distilled tableau keeps its statistics here.
 
     Raises:
-        ValueError: on making, if shapes disagree, a number is not finite, a or b is not lower triangular, or the times go both ways.
+        ValueError: on making, if shapes disagree, a number is not finite, a or b is not lower triangular, or times go
+            both ways.
     """
 
     times: Array

@@ -1,7 +1,7 @@
 """The teacher: a many-step run whose states at the student's times are what the student's rows are fitted to.
 
-By default the teacher is the student's own solver on the student's own grid with every step cut into `scale` parts, so that each
-target stands at its row's own time, inner stages of single-step methods included.
+By default the teacher is the student's own solver on the student's own grid with every step cut into `scale` parts, so that
+each target stands at its row's own time, inner stages of single-step methods included.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dode.conditions import Condition, map_tensors
+from dode.conditions import Condition, map_tensors, take
 from dode.denoisers import Denoiser
 from dode.files import write_atomically
 from dode.grids import Explicit
@@ -33,9 +32,7 @@ class Teacher:
     rows: tuple[int, ...]
 
 
-def make_teacher(
-    solver: Solver, path: Path, student: Tableau, *, scale: int = 10, nfe: int | None = None
-) -> Teacher:
+def make_teacher(solver: Solver, path: Path, student: Tableau, *, scale: int = 10, nfe: int | None = None) -> Teacher:
     """The teacher of a student.
 
     Args:
@@ -117,7 +114,7 @@ def teacher_states(
     parts: list[list[Tensor]] = []
     for first in range(0, len(noise), size):
         rows = slice(first, min(first + size, len(noise)))
-        part = map_tensors(lambda tensor, rows=rows: tensor[rows] if len(tensor) == len(noise) else tensor, cond)
+        part = take(cond, rows)
         if cache is None:
             parts.append(_run(denoiser, teacher.tableau, wanted, noise[rows], part))
         else:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,7 +64,7 @@ def distill(
         held_out: samples of fresh noise on which base and distilled are compared; 0 for none. None are used with `targets`.
         cache: a folder that keeps the teacher's states; an interrupted run goes on from there.
         progress: show a progress bar.
-        cond: the condition. Tensors have a row a sample; sample i takes row i modulo their number, held-out ones go on counting.
+        cond: the condition. Tensors have a row a sample; sample i takes row i modulo their number; held-out ones go on.
 
     Raises:
         ValueError: a budget, grid, option or shape that cannot be.
@@ -113,9 +112,7 @@ def distill(
                 fresh = standard_noise(seed, held_out, noise.shape[1:], stream=HELD_OUT, dtype=noise.dtype)
                 fresh_cond = cycle(cond, samples, samples + held_out)
                 fresh_targets = teacher_states(denoiser, made, fresh, fresh_cond, cache=folder)
-                unseen = Errors(
-                    *(row_errors(denoiser, t, fresh, fresh_targets, fresh_cond) for t in (base, tableau))
-                )
+                unseen = Errors(*(row_errors(denoiser, t, fresh, fresh_targets, fresh_cond) for t in (base, tableau)))
     assert base.integrand is not None
     return with_statistics(
         Distilled(

@@ -1,7 +1,6 @@
 """Least squares and its statistics from per-sample Gram matrices.
 
-For one row of a solver and sample n let V_n hold the p directions and, last, the residual, as vectors over the sample's elements.
-Only G_n = V_n V_n^T, (p+1) x (p+1) in float64, is kept. From these follow the fit, its error and its jackknife; over many
+For one row of a solver and sample n let V_n hold the p directions and, last, the residual, as vectors over its elements. Only G_n = V_n V_n^T, (p+1) x (p+1) in float64, is kept. From these follow the fit, its error and its jackknife; over many
 processes their sum would be the only thing to exchange.
 """
 
@@ -53,7 +52,7 @@ def jackknife(gram: Array) -> Array:
 def squared_error(gram: Array, coefficients: Array) -> Array:
     """|residual - coefficients . directions|^2 of each sample: (n,)."""
     v = np.append(-np.asarray(coefficients, np.float64), 1.0)
-    return np.maximum(np.einsum("i,nij,j->n", v, gram, v), 0.0)
+    return np.asarray(np.maximum(np.einsum("i,nij,j->n", v, gram, v), 0.0))
 
 
 def _solve(total: Array) -> Array:

@@ -1,6 +1,6 @@
 """The paper's fit: row by row, the student walking on its own corrected states.
 
-    r_k = target_k - base_k,   lambda_k = <g_k, r_k> / <g_k, g_k>,   x_{k+1} = base_k + lambda_k g_k
+r_k = target_k - base_k,   lambda_k = <g_k, r_k> / <g_k, g_k>,   x_{k+1} = base_k + lambda_k g_k
 """
 
 from __future__ import annotations

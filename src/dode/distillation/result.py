@@ -27,7 +27,7 @@ class Errors:
     @property
     def samples(self) -> int:
         """Number of samples n."""
-        return self.base.shape[1]
+        return int(self.base.shape[1])
 
     @property
     def end(self) -> tuple[float, float]:

@@ -1,0 +1,5 @@
+"""`python -m dode`."""
+
+from dode.cli import main
+
+main()

@@ -1,0 +1,190 @@
+"""The real command, in a process of its own: what it writes, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dode
+
+FAST = ("--samples", "4", "--held-out", "2", "--teacher-scale", "2")
+
+NETWORKS = """
+import torch
+import dode
+
+def linear():
+    return dode.Denoiser(lambda x, t: x * 0.5, dode.schedules.VP.linear(), shape=(1, 8, 8), name="linear")
+
+def scaled():
+    return dode.Denoiser(lambda x, t: x * 0.5, dode.schedules.VP.scaled_linear(), shape=(1, 8, 8), name="scaled")
+
+def vector():
+    return dode.Denoiser(lambda x, t: x * 0.5, dode.schedules.VP.linear(), shape=(5,))
+
+def broken():
+    return dode.Denoiser(lambda x, t: x * float("nan") if t[0] < 600 else x, dode.schedules.VP.linear(), shape=(1, 8, 8))
+
+def slow():
+    import time
+
+    def net(x, t):
+        time.sleep(0.05)
+        return x * 0.5
+
+    return dode.Denoiser(net, dode.schedules.VP.linear(), shape=(1, 8, 8))
+
+def wrong():
+    return 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "networks.py").write_text(NETWORKS)
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dode", *arguments]
+    environment = os.environ | {"COLUMNS": "120", "NO_COLOR": "1"}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment)
+
+
+def succeed(folder: Path, *arguments: str) -> str:
+    done = run(folder, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def fail(folder: Path, message: str, *arguments: str) -> None:
+    """One line on standard error with the message, exit code 2, no new file."""
+    before = sorted(folder.rglob("*"))
+    done = run(folder, *arguments)
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert "Traceback" not in done.stdout + done.stderr
+    assert [p for p in sorted(folder.rglob("*")) if "__pycache__" not in p.parts] == [
+        p for p in before if "__pycache__" not in p.parts
+    ]
+
+
+def test_main_job_on_the_bundled_network(folder: Path) -> None:
+    shown = succeed(folder, "distill", "fashion", "--solver", "deis", "--nfe", "4", "--out", "deis-4.json", *FAST)
+    assert "held-out" in shown
+    assert dode.Tableau.load(folder / "deis-4.json").nfe == 4
+    succeed(folder, "sample", "fashion", "--tableau", "deis-4.json", "-n", "10", "--seed", "0", "--out", "grid.png")
+    assert Image.open(folder / "grid.png").size == (4 * 58 - 2, 3 * 58 - 2)
+    assert "lambda" in succeed(folder, "show", "deis-4.json")
+
+
+def test_same_seed_writes_the_same_file(folder: Path) -> None:
+    for name in ("a.npy", "b.npy"):
+        succeed(folder, "sample", "networks:linear", "--solver", "ddim", "--nfe", "3", "-n", "5", "--out", name)
+    first, second = (np.load(folder / name) for name in ("a.npy", "b.npy"))
+    assert first.shape == (5, 1, 8, 8)
+    assert (first == second).all()
+
+
+def test_solver_options_grids_and_times(folder: Path) -> None:
+    base = ("distill", "networks:linear", *FAST, "--nfe", "4")
+    succeed(folder, *base, "--solver", "deis", "-o", "order=1", "-o", "variable=rho", "--grid", "quadratic", "--out", "a.json")
+    tableau = dode.Tableau.load(folder / "a.json")
+    assert tableau.solver == "deis(order=1, variable='rho')"
+    assert tableau.grid == "quadratic"
+    succeed(folder, *base, "--solver", "ddim", "--grid", "999,500,250,100,-1", "--out", "b.json")
+    assert dode.Tableau.load(folder / "b.json").times.tolist() == [999, 500, 250, 100, -1]
+
+
+def test_compare_writes_table_and_plot(folder: Path) -> None:
+    shown = succeed(
+        folder, "compare", "networks:linear", "--solver", "ddim,pndm", "--nfe", "2,4", "--out", "report", "--samples", "4",
+        "--held-out", "4", "--reference-nfe", "20",
+    )  # fmt: skip
+    assert "pndm" in shown
+    files = sorted(p.name for p in (folder / "report").iterdir())
+    assert files == ["comparison.csv", "comparison.md", "comparison.png"]
+    assert len((folder / "report" / "comparison.csv").read_text().splitlines()) == 5
+    assert Image.open(folder / "report" / "comparison.png").width > 500
+    fail(folder, "already has", "compare", "networks:linear", "--solver", "ddim", "--nfe", "2", "--out", "report")
+
+
+def test_models_and_solvers_are_listed(folder: Path) -> None:
+    assert "fashion" in succeed(folder, "models")
+    assert "dpm-solver++" in succeed(folder, "models", "--solvers")
+    assert succeed(folder, "--version").strip() == dode.__version__
+
+
+@pytest.mark.parametrize("command", ["distill", "sample", "show", "models", "compare"])
+def test_help_of_every_command(folder: Path, command: str) -> None:
+    assert "Usage" in succeed(folder, command, "--help")
+
+
+def test_bad_input_is_one_line_and_exit_code_2(folder: Path) -> None:
+    base = ("distill", "networks:linear", *FAST, "--out", "x.json")
+    fail(folder, "did you mean 'deis'", *base, "--solver", "dies", "--nfe", "4")
+    fail(folder, "nfe must be at least 1, got 0", *base, "--solver", "deis", "--nfe", "0")
+    fail(folder, "unknown option of deis 'ordr': did you mean 'order'", *base, "--solver", "deis", "--nfe", "4", "-o", "ordr=2")
+    fail(folder, "order of deis must be one of", *base, "--solver", "deis", "--nfe", "4", "-o", "order=9")
+    fail(folder, "did you mean 'karras'", *base, "--solver", "deis", "--nfe", "4", "--grid", "karas")
+    fail(folder, "decrease strictly", *base, "--solver", "deis", "--nfe", "4", "--grid", "999,500,500,100,-1")
+    fail(folder, "Invalid value for '--nfe'", *base, "--solver", "deis", "--nfe", "four")
+    fail(folder, "--nfe", *base, "--solver", "deis")
+    fail(folder, "--classes: linear is not class-conditional", *base, "--solver", "deis", "--nfe", "4", "--classes", "3")
+    fail(folder, "the folder nowhere does not exist", *base[:-1], "nowhere/x.json", "--solver", "deis", "--nfe", "4")
+    fail(folder, "did you mean 'fashion'", "distill", "fashon", "--solver", "deis", "--nfe", "4", "--out", "x.json")
+    fail(folder, "does not exist", "distill", "./no-folder", "--solver", "deis", "--nfe", "4", "--out", "x.json")
+    fail(
+        folder, "must return a dode.Denoiser", "distill", "networks:wrong", "--solver", "deis", "--nfe", "4", "--out", "x.json"
+    )
+    fail(folder, "No such command", "destill")
+
+
+def test_bad_files_are_one_line_and_exit_code_2(folder: Path) -> None:
+    sample = ("sample", "networks:linear", "--out", "x.npy", "--tableau")
+    fail(folder, "none.json", *sample, "none.json")
+    fail(folder, "none.json", "show", "none.json")
+    (folder / "bad.json").write_text("{")
+    fail(folder, "bad.json is not JSON", *sample, "bad.json")
+    fail(folder, "bad.json is not JSON", "show", "bad.json")
+    (folder / "other.json").write_text(json.dumps({"a": 1}))
+    fail(folder, "is not a tableau", *sample, "other.json")
+    succeed(folder, "distill", "networks:scaled", *FAST, "--solver", "ddim", "--nfe", "2", "--out", "scaled.json")
+    fail(folder, "was made for the schedule", *sample, "scaled.json")
+    succeed(folder, *sample, "scaled.json", "--no-strict", "-n", "2")
+    fail(folder, "x.npy exists", *sample, "scaled.json", "--no-strict")
+    fail(folder, ".png", "sample", "networks:linear", "--out", "x.jpeg", "--tableau", "scaled.json")
+    fail(folder, "either --tableau FILE or --solver", "sample", "networks:linear", "--out", "y.npy")
+    fail(folder, "pictures have shape", "sample", "networks:vector", "--out", "v.png", "--solver", "ddim", "--nfe", "2")
+
+
+def test_nan_from_the_network_names_the_step(folder: Path) -> None:
+    sample = ("sample", "networks:broken", "--solver", "ddim", "--nfe", "5", "--out", "x.npy")
+    fail(folder, "the network gave NaN values at step 3 of 5 (t = 599)", *sample)
+    fail(folder, "is not finite", "distill", "networks:broken", *FAST, "--solver", "ddim", "--nfe", "5", "--out", "x.json")
+
+
+def test_interrupt_leaves_no_file(folder: Path) -> None:
+    command = [sys.executable, "-m", "dode", "distill", "networks:slow", "--solver", "ddim", "--nfe", "20", "--out", "x.json"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(6)
+    assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert not list(folder.glob("*.json"))
+    assert not list(folder.glob(".*"))
