@@ -2,8 +2,8 @@
 
     python benchmarks/solvers.py [--out docs/benchmarks]
 
-256 held-out noises, all classes in turn, against one 500-NFE reference; 100 fitting samples; default grids. Where distilled is worse
-than its base it is printed at the end.
+256 held-out noises, all classes in turn, against one 500-NFE reference; 100 fitting samples; default grids.
+Where distilled is worse than its base it is printed at the end.
 """
 
 from __future__ import annotations

@@ -195,8 +195,8 @@ def start(
 class Run:
     """One run of a tableau: the states and outputs that later rows still need.
 
-    For each row k: `evaluate(k)`, then what is to be looked at (`denoised`, `combine`), then `advance(k)`. A fit chooses its rows
-    as it goes: it gives `rows` with every coefficient that may be asked for, and `advance` the state that it chose.
+    For each row k: `evaluate(k)`, then what is to be looked at (`denoised`, `combine`), then `advance(k)`. A fit chooses its
+    rows as it goes: it gives `rows` with every coefficient that may be asked for, and `advance` the state that it chose.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """Least squares and its statistics from per-sample Gram matrices.
 
-For one row of a solver and sample n let V_n hold the p directions and, last, the residual, as vectors over its elements. Only G_n = V_n V_n^T, (p+1) x (p+1) in float64, is kept. From these follow the fit, its error and its jackknife; over many
+For one row of a solver and sample n let V_n hold the p directions and, last, the residual, as vectors over its elements.
+Only G_n = V_n V_n^T, (p+1) x (p+1) in float64, is kept. From these follow the fit, its error and its jackknife; over many
 processes their sum would be the only thing to exchange.
 """
 
