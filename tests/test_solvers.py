@@ -285,7 +285,8 @@ def exact_end() -> Tensor:
 
 NOISE_STARTS = {"zero-snr": (ZERO_SNR, "v"), "flow": (Flow(), "flow"), "shifted-flow": (Flow(shift=3.0), "flow")}
 LIMIT_NFES = (1, 3, 4, 5, 6, 7, 8, 13)
-# Mean absolute distance to the fine solution of samples of about 1: first order has the most at 40 evaluations.
+# Mean absolute distance to the fine solution, of samples of about 1: Heun's 20 long steps from zero SNR have the most, 0.047;
+# first order has 0.031, the median is 0.011. A wrong limit leaves tenths.
 CLOSE = 0.06
 
 
