@@ -2,7 +2,7 @@
 
     python training/evaluate_fashion.py --grid samples.png
 
-Samples 100 images a class with DDIM, class-conditional, without guidance. The classifier itself is right on 91 to 93 of 100
+Samples 100 images a class with DDIM, class-conditional, without guidance. The classifier itself is right on 93.3 % of the
 photographs of the test set, so that is what samples can be measured against.
 """
 

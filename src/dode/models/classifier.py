@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class FashionClassifier(nn.Module):
-    """Three convolutions with batch normalisation, the mean over positions (128 features), one linear layer; 95,000 numbers.
+    """Four convolutions with batch normalisation, the mean over positions (128 features), one linear layer; 242,000 numbers.
 
     Images: (batch, 1, 28, 28) in [-1, 1], as the bundled network makes them. `training/train_classifier.py` trains it.
     """
@@ -14,10 +14,12 @@ class FashionClassifier(nn.Module):
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            *_convolution(1, 32, kernel_size=5, stride=2),
+            *_convolution(1, 32),
+            nn.MaxPool2d(2),
             *_convolution(32, 64),
             nn.MaxPool2d(2),
             *_convolution(64, 128),
+            *_convolution(128, 128),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
@@ -43,6 +45,5 @@ class FashionClassifier(nn.Module):
         return logits
 
 
-def _convolution(inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1) -> list[nn.Module]:
-    convolution = nn.Conv2d(inputs, outputs, kernel_size, stride, padding=kernel_size // 2, bias=False)
-    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
