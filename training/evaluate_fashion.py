@@ -45,7 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=200, help="steps of DDIM")
     parser.add_argument("--guidance", type=float, default=1.0, help="guidance scale; 1 is none")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch-size", type=int, default=250)
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves PyTorch's choice")
     parser.add_argument("--grid", type=Path, help="PNG file for up to ten images a class, one class a row")
     return parser.parse_args()

@@ -1,6 +1,6 @@
 """dode: diffusion and flow models in far fewer steps, without training them."""
 
-from dode import grids, schedules
+from dode import grids, models, schedules
 from dode.denoisers import Denoiser
 from dode.distillation import Distilled, distill
 from dode.loading import load
@@ -22,6 +22,7 @@ __all__ = [
     "invert",
     "iterate",
     "load",
+    "models",
     "sample",
     "schedules",
     "solver",

@@ -158,7 +158,7 @@ class Tableau:
         t = np.clip(self.times, schedule.t_clean, schedule.t_max)
         far = max(
             np.abs(schedule.alpha(t) - self.alphas).max(),
-            np.abs(schedule.sigma(t) / self.sigmas.max() - self.sigmas / self.sigmas.max()).max(),
+            (np.abs(schedule.sigma(t) - self.sigmas) / max(1.0, self.sigmas.max())).max(),
         )
         if (t != self.times).any() or far > _SAME_SCHEDULE:
             raise ValueError(
