@@ -162,6 +162,7 @@ class Denoiser:
         parameter = self._parameter()
         device = like.device if parameter is None else parameter.device
         dtype = like.dtype if parameter is None else parameter.dtype
+        at_home = (like.device, like.dtype) == (device, dtype)
         # Half-precision times could not tell 998 from 999.
         time_dtype = torch.promote_types(dtype, torch.float32)
         parts = [slice_rows(condition, rows, device) for rows in slices]
@@ -171,7 +172,7 @@ class Denoiser:
             joined = [join_null(part, null, s.stop - s.start, device) for part, s in zip(parts, slices, strict=True)]
 
         def ask(x: Tensor, t: float, condition: Condition) -> Tensor:
-            given = x.to(device=device, dtype=dtype)
+            given = x if at_home else x.to(device=device, dtype=dtype)
             times = torch.full((len(x),), t, dtype=time_dtype, device=device)
             output = self.net(given, times, **condition)
             if isinstance(output, tuple):
@@ -180,7 +181,7 @@ class Denoiser:
             if not isinstance(output, Tensor) or output.shape != x.shape:
                 got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise ValueError(f"the network must return the shape of its input {tuple(x.shape)}, got {got}")
-            return output.to(device=x.device, dtype=x.dtype)
+            return output if output.dtype == x.dtype and at_home else output.to(device=x.device, dtype=x.dtype)
 
         def evaluate(x: Tensor, point: Point) -> Tensor:
             with torch.inference_mode():

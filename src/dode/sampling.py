@@ -210,7 +210,7 @@ class Run:
         self._denoiser = denoiser
         self._ask = evaluate
         self.points = tableau.points
-        self._program = program(rows or tableau.for_prediction(denoiser.output))
+        self._program = tableau_program(tableau, denoiser.output) if rows is None else program(rows)
         # Slot 2j holds x_j, slot 2j + 1 the output N_j.
         self._values: list[Tensor | None] = [None] * (2 * tableau.nfe + 1)
         self._values[0] = x
@@ -264,21 +264,35 @@ class ProgramRow(NamedTuple):
     released: tuple[int, ...]
 
 
+def tableau_program(tableau: Tableau, prediction: str) -> list[ProgramRow]:
+    """The program of a tableau over the network's outputs; made once, however often it is run."""
+    if prediction not in tableau.memo:
+        tableau.memo[prediction] = program(tableau.for_prediction(prediction))
+    made: list[ProgramRow] = tableau.memo[prediction]
+    return made
+
+
 def program(rows: Coefficients) -> list[ProgramRow]:
     """The rows as terms over slots, with the liveness of each slot."""
-    count = len(rows.a)
-    terms = [_terms(rows.a[k, : k + 1], rows.b[k, : k + 1]) for k in range(count)]
-    last_use = {slot: k for k in range(count) for slot in (2 * k, 2 * k + 1)}
-    for k, row in enumerate(terms):
-        for slot, _ in row:
-            last_use[slot] = max(last_use[slot], k)
-    return [ProgramRow(row, tuple(s for s, last in last_use.items() if last == k)) for k, row in enumerate(terms)]
+    used = _interleaved(rows.a, rows.b) != 0
+    count, slots = used.shape
+    # A slot is let go after the last row that uses it, at the earliest after the row that its evaluation belongs to.
+    last_row = count - 1 - np.argmax(used[::-1], axis=0)
+    last_row = np.maximum(np.where(used.any(axis=0), last_row, 0), np.arange(slots) // 2)
+    released = [tuple(np.flatnonzero(last_row == k).tolist()) for k in range(count)]
+    return [ProgramRow(_terms(a, n), gone) for a, n, gone in zip(rows.a, rows.b, released, strict=True)]
 
 
 def _terms(a: Array, n: Array) -> tuple[tuple[int, float], ...]:
-    """Non-zero (slot, coefficient) terms, newest first."""
-    pairs = ((2 * j + i, float(row[j])) for j in reversed(range(len(a))) for i, row in enumerate((a, n)))
-    return tuple((slot, c) for slot, c in pairs if c != 0)
+    """Non-zero (slot, coefficient) terms of one row, newest first."""
+    row = _interleaved(a, n)
+    slots = np.flatnonzero(row)[::-1]
+    return tuple(zip(slots.tolist(), row[slots].tolist(), strict=True))
+
+
+def _interleaved(a: Array, n: Array) -> Array:
+    """(..., K) coefficients of states and outputs as (..., 2K) coefficients of slots."""
+    return np.stack((a, n), axis=-1).reshape(*a.shape[:-1], -1)
 
 
 def _first_failure(denoiser: Denoiser, evaluate: Evaluate, tableau: Tableau, x: Tensor) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,10 +137,15 @@ class Tableau:
         """K, the number of network evaluations."""
         return len(self.a)
 
-    @property
+    @cached_property
     def points(self) -> tuple[Point, ...]:
         """(K+1) times with alpha and sigma."""
         return tuple(Point(*map(float, p)) for p in zip(self.times, self.alphas, self.sigmas, strict=True))
+
+    @cached_property
+    def memo(self) -> dict[str, Any]:
+        """What is derived from the numbers and need not be made twice; no part of the value."""
+        return {}
 
     def for_prediction(self, prediction: str) -> Coefficients:
         """The same solver over the network's own output N in place of D, in float64.
@@ -169,7 +175,7 @@ class Tableau:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tableau):
             return NotImplemented
-        return self._to_json() == other._to_json()
+        return self is other or self._to_json() == other._to_json()
 
     def __hash__(self) -> int:
         return hash((self.a.tobytes(), self.b.tobytes(), self.times.tobytes()))
