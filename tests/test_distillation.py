@@ -44,14 +44,24 @@ def test_d_ddim_with_one_half_is_two_step_adams_bashforth_on_even_steps_in_rho()
         np.testing.assert_allclose(n[k, k - 1 : k + 1], [-h / 2, 3 * h / 2], rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+VARIANTS = [
+    *(dode.solver(name) for name in REGISTRY),
+    dode.solver("dpm-solver", order=3),
+    dode.solver("dpm-solver++", order=3),
+    dode.solver("dpm-solver++", order=2, method="singlestep"),
+    dode.solver("edm", method="euler"),
+]
+
+
+@pytest.mark.parametrize("solver", VARIANTS, ids=str)
 @pytest.mark.parametrize(
     ("schedule", "prediction"), [(SCHEDULE, "epsilon"), (EDM(), "edm"), (Flow(3.0), "flow"), (ContinuousVP(), "v")]
 )
-def test_row_error_on_the_fitting_set_never_grows(name: str, schedule: dode.schedules.NoiseSchedule, prediction: str) -> None:
+def test_row_error_on_the_fitting_set_never_grows(
+    solver: dode.Solver, schedule: dode.schedules.NoiseSchedule, prediction: str
+) -> None:
     denoiser = mixture_denoiser(schedule, "sample" if prediction == "edm" else prediction)
     noise = double_noise(24)
-    solver = dode.solver(name)
     base = solver.tableau(schedule, 5)
     path = solver.path(schedule, 5)
     targets = teacher_states(denoiser, make_teacher(solver, path, base, scale=4), noise, {})
