@@ -47,12 +47,7 @@ def main() -> None:
         class_labels=torch.arange(10),
     )
     console.print(result.markdown(), soft_wrap=True)
-    worse = [e for e in result.entries if not e.skipped and e.ratio > 1]
-    console.print(f"\ndistilled is worse than its base in {len(worse)} of {len(result.entries)} cases:")
-    for e in worse:
-        mean, error = e.difference
-        doubt = "" if e.worse else "  (within two standard errors)"
-        console.print(f"  {e.solver}, NFE {e.nfe}: ratio {e.ratio:.3f}, difference {mean:+.2e} +- {error:.1e}{doubt}")
+    console.print("\n".join(result.exceptions()), highlight=False)
     if args.out:
         result.save(args.out, overwrite=True)
 

@@ -1,10 +1,13 @@
-"""Train the bundled network `fashion`: a class-conditional epsilon network on Fashion-MNIST.
+"""Train the bundled networks on Fashion-MNIST.
 
     python training/train_fashion.py --out runs/fashion
+    python training/train_fashion.py --objective flow --unconditional --widths 48 96 --out runs/fashion-flow
 
-The network is a diffusers `UNet2DModel` on 2 x 2 space-to-depth images (4, 14, 14): a quarter of the positions, so a step costs
+`fashion` is class-conditional and predicts epsilon; `fashion-flow` is unconditional, smaller, and learns flow matching. The
+network is a diffusers `UNet2DModel` on 2 x 2 space-to-depth images (4, 14, 14): a quarter of the positions, so a step costs
 a quarter, and Gaussian noise is the same in either layout. Class 10 is the null class of classifier-free guidance.
-Loss: epsilon mean square, min-SNR-5 weights (Hang et al. 2023, arXiv 2303.09556), 1000 linear betas 1e-4..0.02.
+Loss of epsilon: mean square with min-SNR-5 weights (Hang et al. 2023, arXiv 2303.09556), 1000 linear betas 1e-4..0.02. Loss of
+flow matching: mean square of eps - x_0 at logit-normal times (Esser et al. 2024, arXiv 2403.03206, section 3.1).
 
 The run can be interrupted at any time; the same command goes on from its last checkpoint. At the end `--out` holds a
 diffusers folder (unet/, scheduler/, model_index.json) with the averaged weights in half precision.
@@ -16,12 +19,14 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import fashion_mnist
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DModel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
@@ -36,10 +41,10 @@ def main() -> None:
     images = F.pixel_unshuffle(images, 2).to(args.device)
     labels = labels.to(args.device)
 
-    net = build_network().to(args.device)
+    objective = OBJECTIVES[args.objective]
+    net = build_network(tuple(args.widths), conditional=not args.unconditional).to(args.device)
     average = copy.deepcopy(net).requires_grad_(False)
     optimizer = torch.optim.AdamW(net.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.0)
-    alphas_cumprod = DDPMScheduler(num_train_timesteps=1000).alphas_cumprod.to(args.device)
 
     args.out.mkdir(parents=True, exist_ok=True)
     checkpoint = args.out / "checkpoint.pt"
@@ -54,7 +59,7 @@ def main() -> None:
             generator = torch.Generator(args.device).manual_seed(args.seed * 1_000_003 + step)
             for group in optimizer.param_groups:
                 group["lr"] = args.lr * learning_rate_factor(step, args.steps)
-            loss = training_step(net, optimizer, images, labels, alphas_cumprod, args.batch_size, generator)
+            loss = training_step(net, optimizer, images, labels, objective, args.batch_size, generator)
             update_average(average, net, step)
             running = loss if math.isnan(running) else 0.99 * running + 0.01 * loss
             progress.update(bar, completed=step + 1, description=f"loss {running:.4f}")
@@ -62,7 +67,7 @@ def main() -> None:
                 save_checkpoint(checkpoint, step + 1, net, average, optimizer)
                 print(f"step {step + 1} loss {running:.4f}", flush=True)
 
-    export(average, args.out)
+    export(average, args.objective, args.out)
     print(f"wrote {args.out}")
 
 
@@ -70,6 +75,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint and of the finished network")
     parser.add_argument("--data", type=Path, default=fashion_mnist.DEFAULT_FOLDER, help="folder of the IDX files")
+    parser.add_argument("--objective", choices=OBJECTIVES, default="epsilon")
+    parser.add_argument("--unconditional", action="store_true", help="a network without class labels")
+    parser.add_argument("--widths", type=int, nargs=2, default=(64, 128), help="channels of the two levels")
     parser.add_argument("--steps", type=int, default=11_000)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (warm-up, then cosine to zero)")
@@ -79,27 +87,58 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build_network() -> UNet2DModel:
+def build_network(widths: tuple[int, int] = (64, 128), *, conditional: bool = True) -> UNet2DModel:
     return UNet2DModel(
         sample_size=14,
         in_channels=4,
         out_channels=4,
-        block_out_channels=(64, 128),
+        block_out_channels=widths,
         layers_per_block=1,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=32,
         norm_num_groups=16,
-        num_class_embeds=len(CLASSES) + 1,
+        num_class_embeds=len(CLASSES) + 1 if conditional else None,
     )
 
 
+class Question(NamedTuple):
+    """What a network is asked in training, and the answer: noisy states, network times, targets, weights of the samples."""
+
+    x: Tensor
+    t: Tensor
+    target: Tensor
+    weight: Tensor
+
+
+def epsilon_question(x0: Tensor, generator: torch.Generator) -> Question:
+    alphas_cumprod = DDPMScheduler(num_train_timesteps=1000).alphas_cumprod.to(x0.device)
+    t = torch.randint(len(alphas_cumprod), (len(x0),), generator=generator, device=x0.device)
+    eps = torch.randn(x0.shape, generator=generator, device=x0.device)
+    abar = alphas_cumprod[t][:, None, None, None]
+    snr = alphas_cumprod[t] / (1 - alphas_cumprod[t])
+    return Question(abar.sqrt() * x0 + (1 - abar).sqrt() * eps, t, eps, snr.clamp(max=5) / snr)
+
+
+def flow_question(x0: Tensor, generator: torch.Generator) -> Question:
+    share = torch.randn(len(x0), generator=generator, device=x0.device).sigmoid()
+    eps = torch.randn(x0.shape, generator=generator, device=x0.device)
+    s = share[:, None, None, None]
+    return Question((1 - s) * x0 + s * eps, 1000 * share, eps - x0, torch.ones_like(share))
+
+
+OBJECTIVES: dict[str, Callable[[Tensor, torch.Generator], Question]] = {
+    "epsilon": epsilon_question,
+    "flow": flow_question,
+}
+
+
 def training_step(
-    net: nn.Module,
+    net: UNet2DModel,
     optimizer: torch.optim.Optimizer,
     images: Tensor,
     labels: Tensor,
-    alphas_cumprod: Tensor,
+    objective: Callable[[Tensor, torch.Generator], Question],
     batch_size: int,
     generator: torch.Generator,
     null_share: float = 0.1,
@@ -109,17 +148,13 @@ def training_step(
     index = torch.randint(len(images), (batch_size,), generator=generator, device=device)
     x0, label = images[index], labels[index]
     drop = torch.rand(batch_size, generator=generator, device=device) < null_share
-    label = torch.where(drop, NULL_CLASS, label)
-    t = torch.randint(len(alphas_cumprod), (batch_size,), generator=generator, device=device)
-    eps = torch.randn(x0.shape, generator=generator, device=device)
-    abar = alphas_cumprod[t][:, None, None, None]
-    x = abar.sqrt() * x0 + (1 - abar).sqrt() * eps
+    condition = {"class_labels": torch.where(drop, NULL_CLASS, label)} if net.config.num_class_embeds else {}
+    x, t, target, weight = objective(x0, generator)
 
     with torch.autocast(device.type, dtype=torch.bfloat16):
-        prediction = net(x, t, class_labels=label).sample
-    error = (prediction.float() - eps).square().mean(dim=(1, 2, 3))
-    snr = alphas_cumprod[t] / (1 - alphas_cumprod[t])
-    loss = (error * snr.clamp(max=5) / snr).mean()
+        prediction = net(x, t, **condition).sample
+    error = (prediction.float() - target).square().mean(dim=(1, 2, 3))
+    loss = (error * weight).mean()
 
     optimizer.zero_grad()
     loss.backward()
@@ -162,15 +197,23 @@ def save_checkpoint(checkpoint: Path, step: int, net: nn.Module, average: nn.Mod
     os.replace(temporary, checkpoint)
 
 
-def export(average: UNet2DModel, out: Path) -> None:
+def export(average: UNet2DModel, objective: str, out: Path) -> None:
     """Write the diffusers folder (half-precision safetensors, the training schedule, the index), and dode.json."""
     temporary = out / "export.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     copy.deepcopy(average).half().save_pretrained(temporary / "unet")
-    DDPMScheduler(num_train_timesteps=1000, clip_sample=False).save_pretrained(temporary / "scheduler")
-    index = {"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}
+    scheduler = (
+        DDPMScheduler(num_train_timesteps=1000, clip_sample=False)
+        if objective == "epsilon"
+        else FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000)
+    )
+    scheduler.save_pretrained(temporary / "scheduler")
+    parts = {"scheduler": ["diffusers", type(scheduler).__name__], "unet": ["diffusers", "UNet2DModel"]}
+    index = {"_class_name": "DDPMPipeline", **parts}
     (temporary / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    extra = {"space_to_depth": 2, "null_class": NULL_CLASS, "classes": CLASSES}
+    extra: dict[str, object] = {"space_to_depth": 2}
+    if average.config.num_class_embeds:
+        extra |= {"null_class": NULL_CLASS, "classes": CLASSES}
     (temporary / "dode.json").write_text(json.dumps(extra, indent=2) + "\n")
     for part in temporary.iterdir():
         target = out / part.name

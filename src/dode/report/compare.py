@@ -106,6 +106,19 @@ class Comparison:
             lines.append(f"| {name} | " + " | ".join(cells.get((name, n), "") for n in budgets) + " |")
         return "\n".join(lines)
 
+    def exceptions(self) -> list[str]:
+        """Where distilled is worse than its base: a headline, then a line each."""
+        worse = [e for e in self.entries if not e.skipped and e.ratio > 1]
+        lines = [
+            f"Distilled is worse than its base in {len(worse)} of {len(self.entries)} cases, beyond two standard errors in"
+        ]
+        lines[0] += f" {sum(e.worse for e in worse)}."
+        for e in worse:
+            mean, error = e.difference
+            doubt = "" if e.worse else ", within two standard errors"
+            lines.append(f"- {e.solver}, NFE {e.nfe}: ratio {e.ratio:.3f}, difference {mean:+.2e} ± {error:.1e}{doubt}")
+        return lines
+
     def save(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
         """Write comparison.csv, comparison.md and comparison.png (needs `dode[report]`) into a folder that exists.
 
@@ -116,7 +129,8 @@ class Comparison:
         writers: dict[str, Callable[[Path], object]] = {
             "comparison.csv": self._write_csv,
             "comparison.md": lambda path: path.write_text(
-                f"# {self.model}\n\n{self.caption}\n\n{self.markdown()}\n", encoding="utf-8"
+                "\n".join([f"# {self.model}", "", self.caption, "", self.markdown(), "", *self.exceptions(), ""]),
+                encoding="utf-8",
             ),
             "comparison.png": self._plot,
         }
