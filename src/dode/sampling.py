@@ -284,10 +284,10 @@ def program(rows: Coefficients) -> list[ProgramRow]:
 
 
 def _terms(a: Array, n: Array) -> tuple[tuple[int, float], ...]:
-    """Non-zero (slot, coefficient) terms of one row, newest first."""
+    """Non-zero (slot, coefficient) terms of one row, newest first, a state before its output."""
     row = _interleaved(a, n)
-    slots = np.flatnonzero(row)[::-1]
-    return tuple(zip(slots.tolist(), row[slots].tolist(), strict=True))
+    slots = sorted(np.flatnonzero(row).tolist(), key=lambda slot: (-(slot // 2), slot % 2))
+    return tuple((slot, float(row[slot])) for slot in slots)
 
 
 def _interleaved(a: Array, n: Array) -> Array:
