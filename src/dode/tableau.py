@@ -215,6 +215,8 @@ class Tableau:
             FileNotFoundError: no such file.
             ValueError: the file is not a tableau of a format that this version knows.
         """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path} does not exist, or is no file: name a file from `save` or `dode distill`")
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
