@@ -21,7 +21,7 @@ import diffusers
 import torch
 
 import dode
-from dode.sampling import standard_noise
+from dode.noise import standard_noise
 from dode.teacher import make_teacher, teacher_states
 
 STEPS = 20

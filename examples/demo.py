@@ -15,7 +15,7 @@ from rich.console import Console
 
 import dode
 from dode.images import to_grid
-from dode.sampling import standard_noise
+from dode.noise import standard_noise
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from mixture import MEANS, Mixture, log_density, mixture_denoiser
 from torch import Tensor, nn
 
 import dode
-from dode.sampling import standard_noise
+from dode.noise import standard_noise
 from dode.schedules import VP, Flow
 
 SCHEDULE = VP.linear()

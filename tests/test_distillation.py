@@ -10,7 +10,7 @@ from mixture import mixture_denoiser
 import dode
 from dode.distillation import directions, gram
 from dode.distillation.greedy import corrected
-from dode.sampling import standard_noise
+from dode.noise import standard_noise
 from dode.schedules import EDM, VP, ContinuousVP, Flow
 from dode.solvers import REGISTRY
 from dode.teacher import make_teacher, teacher_states

@@ -175,7 +175,7 @@ def test_bundled_folder_is_complete(name):
 def test_fashion_draws_what_is_asked_for():
     """The classifier recognises most of a small sample: a wrong layout, schedule or label order would leave a tenth."""
     import dode
-    from dode.sampling import standard_noise
+    from dode.noise import standard_noise
 
     denoiser = load("fashion")
     labels = torch.arange(10).repeat(3)

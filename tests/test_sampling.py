@@ -12,7 +12,8 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 import dode
-from dode.sampling import program, standard_noise
+from dode.noise import standard_noise
+from dode.sampling import program
 from dode.schedules import EDM, VP, ContinuousVP, Flow
 from dode.solvers import REGISTRY
 

@@ -20,8 +20,8 @@ import dode
 from dode.integrations.diffusers import adapt
 from dode.loading import load
 from dode.models import fashion_classifier
+from dode.noise import standard_noise
 from dode.progress import evaluation_progress
-from dode.sampling import standard_noise
 
 
 def main() -> None:

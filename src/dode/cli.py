@@ -133,9 +133,9 @@ def sample(
     from dode.conditions import cycle
     from dode.files import check_writable
     from dode.images import check_ending, save_samples
+    from dode.noise import standard_noise
     from dode.progress import evaluation_progress
     from dode.sampling import sample as run
-    from dode.sampling import standard_noise
     from dode.tableau import Tableau
 
     check_ending(out)

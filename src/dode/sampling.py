@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dode.denoisers import Denoiser, Evaluate
+from dode.first_output import first_output
 from dode.grids import Point
 from dode.schedules import Array
 from dode.tableau import Coefficients, Tableau
@@ -88,10 +89,11 @@ def sample(
         FloatingPointError: the result is not finite; the message names the step at which the network first gave such output.
     """
     x = start(denoiser, tableau, noise, image=image, dtype=dtype, strict=strict)
+    first = first_output(denoiser, tableau, x, cond)
     with denoiser.evaluator(x, cond) as evaluate, torch.no_grad():
-        run = Run(denoiser, evaluate, tableau, x)
+        run = Run(denoiser, evaluate, tableau, x, first)
         states, denoised = [x], []
-        for k in range(tableau.nfe):
+        for k in range(tableau.rows):
             run.evaluate(k)
             if return_trajectory:
                 denoised.append(run.denoised(k))
@@ -99,7 +101,7 @@ def sample(
             if return_trajectory:
                 states.append(result)
         if not bool(torch.isfinite(result).all()):
-            raise FloatingPointError(_first_failure(denoiser, evaluate, tableau, x))
+            raise FloatingPointError(_first_failure(Run(denoiser, evaluate, tableau, x, first)))
     return Trajectory(tuple(states), tuple(denoised)) if return_trajectory else result
 
 
@@ -115,9 +117,10 @@ def iterate(
 ) -> Iterator[Step]:
     """`sample` as a generator of one `Step` a row, for previews, plots and early stop. Arguments as there."""
     x = start(denoiser, tableau, noise, image=image, dtype=dtype, strict=strict)
+    first = first_output(denoiser, tableau, x, cond)
     with denoiser.evaluator(x, cond) as evaluate:
-        run = Run(denoiser, evaluate, tableau, x)
-        for k in range(tableau.nfe):
+        run = Run(denoiser, evaluate, tableau, x, first)
+        for k in range(tableau.rows):
             with torch.no_grad():
                 run.evaluate(k)
                 D = run.denoised(k)
@@ -149,23 +152,6 @@ def invert(denoiser: Denoiser, tableau: Tableau, image: Tensor, *, strict: bool 
     return result / denoiser.schedule.noise_scale(top)
 
 
-def standard_noise(
-    seed: int,
-    batch: int,
-    shape: tuple[int, ...],
-    *,
-    stream: int = 0,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Standard normal noise (batch, *shape) on the host: the same on every machine for the same seed and stream.
-
-    Streams of one seed are independent: fitting, validation and report noise are three.
-    """
-    state = int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0])
-    generator = torch.Generator().manual_seed(state % 2**63)
-    return torch.randn((batch, *shape), generator=generator, dtype=dtype)
-
-
 def start(
     denoiser: Denoiser,
     tableau: Tableau,
@@ -195,6 +181,7 @@ def start(
 class Run:
     """One run of a tableau: the states and outputs that later rows still need.
 
+    `first` is D_0 where it is no evaluation (see `first_output`).
     For each row k: `evaluate(k)`, then what is to be looked at (`denoised`, `combine`), then `advance(k)`. A fit chooses its
     rows as it goes: it gives `rows` with every coefficient that may be asked for, and `advance` the state that it chose.
     """
@@ -205,26 +192,32 @@ class Run:
         evaluate: Evaluate,
         tableau: Tableau,
         x: Tensor,
+        first: Tensor | None = None,
         rows: Coefficients | None = None,
     ) -> None:
+        self.rows = tableau.rows
         self._denoiser = denoiser
+        self._first = first
         self._ask = evaluate
         self.points = tableau.points
         self._program = tableau_program(tableau, denoiser.output) if rows is None else program(rows)
         # Slot 2j holds x_j, slot 2j + 1 the output N_j.
-        self._values: list[Tensor | None] = [None] * (2 * tableau.nfe + 1)
+        self._values: list[Tensor | None] = [None] * (2 * tableau.rows + 1)
         self._values[0] = x
         self._newest = 0
 
     def evaluate(self, k: int) -> Tensor:
         """N_k, the network's output for x_k."""
-        output = self._ask(self._value(2 * k), self.points[k])
+        shared = self._first if k == 0 else None
+        output = self._ask(self._value(2 * k), self.points[k]) if shared is None else shared
         self._newest = 2 * k + 1
         self._values[self._newest] = output
         return output
 
     def denoised(self, k: int) -> Tensor:
         """D_k, after `evaluate(k)`."""
+        if k == 0 and self._first is not None:
+            return self._first
         return self._denoiser.denoised(self._value(2 * k), self._value(2 * k + 1), self.points[k])
 
     def combine(self, a: Array, n: Array) -> Tensor:
@@ -295,16 +288,15 @@ def _interleaved(a: Array, n: Array) -> Array:
     return np.stack((a, n), axis=-1).reshape(*a.shape[:-1], -1)
 
 
-def _first_failure(denoiser: Denoiser, evaluate: Evaluate, tableau: Tableau, x: Tensor) -> str:
+def _first_failure(run: Run) -> str:
     """Run again, looking at every output: the loop itself never waits for the device to look."""
-    run = Run(denoiser, evaluate, tableau, x)
-    for k in range(tableau.nfe):
+    for k in range(run.rows):
         output = run.evaluate(k)
         if not bool(torch.isfinite(output).all()):
-            return non_finite("the network gave", output, k, tableau.nfe, run.points[k])
+            return non_finite("the network gave", output, k, run.rows, run.points[k])
         state = run.advance(k)
         if not bool(torch.isfinite(state).all()):
-            return non_finite("the state overflowed:", state, k, tableau.nfe, run.points[k])
+            return non_finite("the state overflowed:", state, k, run.rows, run.points[k])
     return "the result is not finite, and was when run again: the network is not deterministic"
 
 

@@ -4,6 +4,9 @@
     x_{k+1} = sum_{j<=k} a[k,j] x_j + b[k,j] D_j               the state at time t_{k+1}
     x_0     = noise_scale * noise                              noise standard normal
 
+A tableau may do without the network in its first row: D_0 is then a constant, zero or the network's mean output there for the
+condition, made once and shared by all samples (`first`). NFE counts the evaluations that every sample pays.
+
 `D` is the denoised sample. A tableau knows alpha and sigma at its times, so it can be rewritten for what a network really
 gives (epsilon, v, flow, score) in float64: see `Tableau.for_prediction`.
 """
@@ -32,6 +35,8 @@ _SAME_SCHEDULE = 1e-4
 
 # Coefficients this much smaller than the largest of their row are what rounding left of zero.
 _ROUNDING = 1e-14
+
+FIRST = ("network", "zero", "mean")
 
 PREDICTIONS = ("epsilon", "sample", "v", "flow", "score", "edm")
 
@@ -68,6 +73,9 @@ class Tableau:
         schedule: fingerprint of the noise schedule it was made for.
         solver: the solver with its options, for people.
         grid: the grid's name.
+        first: what D_0 is: "network", as usual; "zero" (the analytical first step of GENIE, arXiv 2210.05475); or "mean", the
+            mean of the network's D at the first time for a sample's condition.
+        mean: that mean, (*shape), where the network has no condition and it is kept; None where it is made when sampling.
         integrand: what the rows integrate, where known.
         meta: anything JSON can hold; a distilled tableau keeps its statistics here.
 
@@ -85,19 +93,27 @@ class Tableau:
     schedule: str
     solver: str = ""
     grid: str = ""
+    first: str = "network"
+    mean: Array | None = None
     integrand: Integrand | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("times", "alphas", "sigmas", "a", "b"):
             object.__setattr__(self, name, _frozen(getattr(self, name)))
-        nfe = len(self.a)
-        if nfe < 1:
+        rows = len(self.a)
+        if rows < 1:
             raise ValueError("a tableau needs at least one row")
-        _check_square("a", self.a, nfe)
-        _check_square("b", self.b, nfe)
+        _check_square("a", self.a, rows)
+        _check_square("b", self.b, rows)
         for name in ("times", "alphas", "sigmas"):
-            _check_vector(name, getattr(self, name), nfe + 1)
+            _check_vector(name, getattr(self, name), rows + 1)
+        if self.first not in FIRST:
+            raise unknown_name("first output", str(self.first), FIRST)
+        if self.mean is not None:
+            object.__setattr__(self, "mean", _frozen(self.mean))
+            if self.first != "mean" or not np.isfinite(self.mean).all():
+                raise ValueError('a stored mean must be finite, and belongs to first="mean"')
         if not (np.isfinite(self.noise_scale) and self.noise_scale > 0):
             raise ValueError(f"noise_scale must be finite and above 0, got {self.noise_scale}")
         steps = np.diff(self.times)
@@ -107,9 +123,9 @@ class Tableau:
             part = self.integrand
             part = replace(part, a=_frozen(part.a), b=_frozen(part.b), factors=_frozen(part.factors))
             object.__setattr__(self, "integrand", part)
-            _check_square("integrand a", part.a, nfe)
-            _check_square("integrand b", part.b, nfe)
-            _check_vector("integrand factors", part.factors, nfe)
+            _check_square("integrand a", part.a, rows)
+            _check_square("integrand b", part.b, rows)
+            _check_vector("integrand factors", part.factors, rows)
             if part.kind not in ("epsilon", "sample"):
                 raise ValueError(f'integrand kind must be "epsilon" or "sample", got {part.kind!r}')
 
@@ -133,9 +149,14 @@ class Tableau:
         )
 
     @property
-    def nfe(self) -> int:
-        """K, the number of network evaluations."""
+    def rows(self) -> int:
+        """The number of rows."""
         return len(self.a)
+
+    @property
+    def nfe(self) -> int:
+        """The number of network evaluations that every sample pays."""
+        return self.rows - (self.first != "network")
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
@@ -150,12 +171,27 @@ class Tableau:
     def for_prediction(self, prediction: str) -> Coefficients:
         """The same solver over the network's own output N in place of D, in float64.
 
-        D_j = u_j x_j + w_j N_j (see `output_to_sample`), so a[k,j] grows by b[k,j] u_j and b[k,j] is multiplied by w_j.
+        D_j = u_j x_j + w_j N_j (see `output_to_sample`), so a[k,j] grows by b[k,j] u_j and b[k,j] is multiplied by w_j. A first
+        output that is no evaluation stays D_0.
 
         Raises:
             ValueError: an unknown prediction, or epsilon where alpha = 0.
         """
-        return in_output_basis(self.a, self.b, self.points, prediction)
+        return self.in_outputs(self.a, self.b, prediction)
+
+    def in_outputs(self, a: Array, b: Array, prediction: str) -> Coefficients:
+        """Rows (n, K) over this tableau's (x_j, D_j) as rows over (x_j, N_j); see `for_prediction`."""
+        u, w = np.array([self.conversion(j, prediction) for j in range(self.rows)]).T
+        states, outputs = a + b * u, b * w
+        if self.first == "zero":
+            outputs[:, 0] = 0.0
+        # A solver in the network's own prediction names old outputs only; what is left of their states is rounding.
+        size = np.abs(np.concatenate([states, outputs], axis=1)).max(axis=1, keepdims=True)
+        return Coefficients(np.where(np.abs(states) > _ROUNDING * size, states, 0.0), outputs)
+
+    def conversion(self, j: int, prediction: str) -> tuple[float, float]:
+        """u and w with D_j = u x_j + w N_j."""
+        return (0.0, 1.0) if j == 0 and self.first != "network" else output_to_sample(prediction, self.points[j])
 
     def check_schedule(self, schedule: NoiseSchedule) -> None:
         """Raise ValueError if this tableau was made for another schedule."""
@@ -182,9 +218,10 @@ class Tableau:
 
     def __str__(self) -> str:
         """Title, then a line a row: time, alpha, sigma, and the row's coefficients."""
-        title = f"{self.solver or 'tableau'}, NFE {self.nfe}, grid {self.grid or '?'}, schedule {self.schedule}"
+        shared = {"network": "", "zero": ", D0 = 0", "mean": ", D0 = the mean for the condition (shared)"}[self.first]
+        title = f"{self.solver or 'tableau'}, NFE {self.nfe}{shared}, grid {self.grid or '?'}, schedule {self.schedule}"
         lines = [title, f"{'row':>4} {'t':>9} -> {'t':>9}  x_next ="]
-        for k in range(self.nfe):
+        for k in range(self.rows):
             terms = [
                 f"{value:+.5g} {symbol}{j}"
                 for symbol, matrix in (("x", self.a), ("D", self.b))
@@ -240,6 +277,8 @@ class Tableau:
             "grid": self.grid,
             "schedule": self.schedule,
             "noise_scale": self.noise_scale,
+            "first": self.first,
+            "mean": None if self.mean is None else self.mean.tolist(),
             **{name: getattr(self, name).tolist() for name in ("times", "alphas", "sigmas")},
             "a": _triangle(self.a),
             "b": _triangle(self.b),
@@ -266,6 +305,8 @@ class Tableau:
             schedule=str(data["schedule"]),
             solver=str(data["solver"]),
             grid=str(data["grid"]),
+            first=str(data.get("first", "network")),
+            mean=None if data.get("mean") is None else np.array(data["mean"], np.float64),
             integrand=part
             and Integrand(_square(part["a"]), _square(part["b"]), np.array(part["factors"], np.float64), part["kind"]),
             meta=dict(data["meta"]),
@@ -299,16 +340,6 @@ def output_to_sample(prediction: str, point: Point) -> tuple[float, float]:
         case "flow":
             return 1 / (alpha + sigma), -sigma / (alpha + sigma)
     raise unknown_name("prediction", prediction, PREDICTIONS)
-
-
-def in_output_basis(a: Array, b: Array, points: Iterable[Point], prediction: str) -> Coefficients:
-    """Rows (n, K) over (x_j, D_j) as rows over (x_j, N_j); column j belongs to the j-th point."""
-    pairs = [output_to_sample(prediction, point) for point, _ in zip(points, range(b.shape[1]), strict=False)]
-    u, w = np.array(pairs).T
-    states, outputs = a + b * u, b * w
-    # A solver in the network's own prediction names old outputs only; what is left of their states is rounding.
-    size = np.abs(np.concatenate([states, outputs], axis=1)).max(axis=1, keepdims=True)
-    return Coefficients(np.where(np.abs(states) > _ROUNDING * size, states, 0.0), outputs)
 
 
 def _matrices(combinations: list[Combination]) -> Coefficients:

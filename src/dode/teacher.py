@@ -128,7 +128,7 @@ def _run(denoiser: Denoiser, tableau: Tableau, wanted: list[int], noise: Tensor,
     kept: list[Tensor] = []
     with denoiser.evaluator(x, cond) as evaluate, torch.no_grad():
         run = Run(denoiser, evaluate, tableau, x)
-        for k in range(tableau.nfe):
+        for k in range(tableau.rows):
             run.evaluate(k)
             x = run.advance(k)
             if k in wanted:

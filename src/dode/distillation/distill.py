@@ -16,15 +16,14 @@ from dode.denoisers import Denoiser
 from dode.distillation import directions, greedy
 from dode.distillation.result import Distilled, Errors, with_statistics
 from dode.grids import GridLike
+from dode.noise import FITTING, HELD_OUT, standard_noise
 from dode.progress import evaluation_progress
-from dode.sampling import Run, standard_noise, start
+from dode.sampling import Run, start
 from dode.schedules import Array
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
 from dode.tableau import Tableau
 from dode.teacher import Teacher, make_teacher, teacher_states
-
-FITTING, HELD_OUT = 0, 1  # streams of noise
 
 
 def distill(
@@ -138,7 +137,7 @@ def row_errors(
     errors = []
     with denoiser.evaluator(x, cond) as evaluate, torch.no_grad():
         run = Run(denoiser, evaluate, tableau, x)
-        for k in range(tableau.nfe):
+        for k in range(tableau.rows):
             run.evaluate(k)
             distance = run.advance(k) - targets[k].to(x)
             errors.append(distance.double().square().flatten(1).mean(1))

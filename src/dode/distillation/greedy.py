@@ -17,7 +17,7 @@ from dode.denoisers import Denoiser
 from dode.distillation.gram import grams, jackknife, least_squares, squared_error
 from dode.sampling import Run, non_finite, start
 from dode.schedules import Array
-from dode.tableau import Coefficients, Tableau, in_output_basis
+from dode.tableau import Coefficients, Tableau
 
 
 @dataclass(frozen=True)
@@ -53,25 +53,25 @@ def fit(
     x = start(denoiser, tableau, noise)
     output = denoiser.output
     base = tableau.for_prediction(output)
-    along = in_output_basis(*directions, tableau.points, output)
+    along = tableau.in_outputs(*directions, output)
     outputs = np.abs(tableau.b) + np.abs(directions.b)
     # Everything that some lambda may need: an output in another prediction also names its state.
     used = Coefficients(np.abs(tableau.a) + np.abs(directions.a) + outputs, outputs)
     lambdas, deviations, errors = [], [], []
     with denoiser.evaluator(x, cond) as evaluate, torch.no_grad():
         run = Run(denoiser, evaluate, tableau, x, rows=used)
-        for k in range(tableau.nfe):
+        for k in range(tableau.rows):
             run.evaluate(k)
             residual = targets[k].to(x) - run.combine(base.a[k], base.b[k])
             gram = grams([run.combine(along.a[k], along.b[k]), residual])
             if not np.isfinite(gram).all():
-                raise FloatingPointError(non_finite("the fit met", residual, k, tableau.nfe, run.points[k]))
+                raise FloatingPointError(non_finite("the fit met", residual, k, tableau.rows, run.points[k]))
             (value,) = least_squares(gram)
             lambdas.append(value)
             deviations.append(float(jackknife(gram)[0]))
             errors.append(squared_error(gram, np.array([value])) / residual[0].numel())
             # Formed as `corrected` forms it, so that sampling with the result walks the very states of the fit.
-            row = in_output_basis(*_row(tableau, directions, k, value), tableau.points, output)
+            row = tableau.in_outputs(*_row(tableau, directions, k, value), output)
             run.advance(k, run.combine(row.a[0], row.b[0]))
     return Fit(np.array(lambdas), np.array(deviations), np.array(errors))
 

@@ -124,7 +124,7 @@ def summary(tableau: Tableau) -> RenderableType:
     table = Table(title=f"{tableau.solver}, NFE {tableau.nfe}, grid {tableau.grid}, {statistics['model']}")
     for name in ("step", "t", "lambda", "s.e.", "error base", "distilled", "ratio"):
         table.add_column(name, justify="right")
-    for k in range(tableau.nfe):
+    for k in range(tableau.rows):
         base, distilled = shown["base"][k], shown["distilled"][k]
         deviation = statistics["standard_errors"][k]
         table.add_row(

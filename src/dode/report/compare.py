@@ -18,13 +18,13 @@ from dode.denoisers import Denoiser
 from dode.distillation import distill
 from dode.files import write_atomically
 from dode.grids import GridLike
-from dode.sampling import sample, standard_noise
+from dode.noise import REPORT, standard_noise
+from dode.sampling import sample
 from dode.schedules import Array
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
 from dode.tableau import Tableau
 
-REPORT = 2  # stream of the noise that is neither fitted nor chosen by
 _REFERENCE = "deis"
 
 
