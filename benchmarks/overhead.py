@@ -21,6 +21,7 @@ import diffusers
 import torch
 
 import dode
+from dode.distillation import PAPER
 from dode.noise import standard_noise
 from dode.teacher import make_teacher, teacher_states
 
@@ -120,24 +121,21 @@ def whole_runs() -> list[str]:
         f"| `sample`, {batch} samples, DPM-Solver++ 2M, NFE {nfe} | {mine:.3f} | {other:.3f} | {mine / other:.3f} |",
     ]
     samples, held_out = 32, 16
-    result = dode.distill(denoiser, "deis", 5, samples=samples, held_out=held_out, class_labels=labels)
-    calls = sum(result.evaluations.values()) - held_out * (result.evaluations["teacher"] // samples + 10)
+    result = dode.distill(denoiser, "deis", 5, samples=samples, held_out=held_out, class_labels=labels, **PAPER)
+    total = sum(result.evaluations.values())
     fitting_noise = standard_noise(0, samples, denoiser.shape)
-    held_noise = fitting_noise[:held_out]
     every = labels[torch.arange(samples) % 10]
 
     def bare_distill() -> None:
-        bare(calls // samples, fitting_noise, every)
-        bare(result.evaluations["teacher"] // samples + 10, held_noise, every[:held_out])
+        bare(round(total / samples), fitting_noise, every)
 
     mine, other = in_turn(
         [
-            (lambda: dode.distill(denoiser, "deis", 5, samples=samples, held_out=held_out, class_labels=labels), None),
+            (lambda: dode.distill(denoiser, "deis", 5, samples=samples, held_out=held_out, class_labels=labels, **PAPER), None),
             (bare_distill, None),
         ],
         3,
     )
-    total = sum(result.evaluations.values())
     lines.append(
         f"| `distill`, DEIS, NFE 5, {samples} + {held_out} samples, {total:,} evaluations | {mine:.2f} | {other:.2f} | "
         f"{mine / other:.3f} |"
@@ -151,7 +149,7 @@ def scaling() -> list[str]:
     lines = ["| fitting samples | `distill`, DEIS, NFE 5, s | s a sample |", "|---|---|---|"]
     for samples in (16, 32, 64, 128):
         began = time.perf_counter()
-        dode.distill(denoiser, "deis", 5, samples=samples, held_out=0, class_labels=torch.arange(10))
+        dode.distill(denoiser, "deis", 5, samples=samples, held_out=0, class_labels=torch.arange(10), **PAPER)
         seconds = time.perf_counter() - began
         lines.append(f"| {samples} | {seconds:.2f} | {seconds / samples:.4f} |")
     lines += ["", "| teacher NFE | peak memory of the process, MB |", "|---|---|"]

@@ -1,6 +1,6 @@
 """End-point error of every solver on `fashion`, base and distilled, at several budgets.
 
-    python benchmarks/solvers.py [--out docs/benchmarks]
+    python benchmarks/solvers.py --paper [--out docs/benchmarks]
 
 256 held-out noises, all classes in turn, against one 500-NFE reference; 100 fitting samples; default grids.
 Where distilled is worse than its base it is printed at the end.
@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 import dode
+from dode.distillation import PAPER
 from dode.report import compare
 from dode.report.compare import Entry
 from dode.solvers import REGISTRY
@@ -27,6 +28,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for comparison.csv, .md and .png")
     parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS)
     parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--paper", action="store_true", help="the paper's method, one number a step")
+    parser.add_argument("--effort", default="balanced", help="otherwise: the effort of distill")
     parser.add_argument("--held-out", type=int, default=256)
     parser.add_argument("--reference-nfe", type=int, default=500)
     args = parser.parse_args()
@@ -40,7 +43,7 @@ def main() -> None:
         dode.load("fashion"),
         REGISTRY,
         args.budgets,
-        samples=args.samples,
+        options={**PAPER, "samples": args.samples} if args.paper else {"effort": args.effort},
         held_out=args.held_out,
         reference_nfe=args.reference_nfe,
         on_entry=progress,

@@ -16,7 +16,7 @@ from PIL import Image
 
 import dode
 
-FAST = ("--samples", "4", "--held-out", "2", "--teacher-scale", "2")
+FAST = ("--paper", "--samples", "4", "--held-out", "2", "--teacher-scale", "2")
 
 NETWORKS = """
 import torch
@@ -110,7 +110,7 @@ def test_solver_options_grids_and_times(folder: Path) -> None:
 
 def test_compare_writes_table_and_plot(folder: Path) -> None:
     shown = succeed(
-        folder, "compare", "networks:linear", "--solver", "ddim,pndm", "--nfe", "2,4", "--out", "report", "--samples", "4",
+        folder, "compare", "networks:linear", "--solver", "ddim,pndm", "--nfe", "2,4", "--out", "report", "--paper",
         "--held-out", "4", "--reference-nfe", "20",
     )  # fmt: skip
     assert "pndm" in shown

@@ -14,7 +14,9 @@ from mixture import Mixture
 from torch import Tensor
 
 import dode
-from dode.distillation.distill import row_errors
+from dode.distillation import PAPER
+from dode.distillation.batch import Batch
+from dode.distillation.choice import measure
 from dode.rows import Combination, Evaluation, Row, step_factor
 from dode.schedules import EDM, VP, NoiseSchedule
 from dode.solvers import Family, Path, Solver
@@ -137,7 +139,7 @@ def test_meets_the_released_code(case: dict[str, object]) -> None:
 
     trajectory = dode.sample(denoiser, made.teacher, noise, return_trajectory=True)
     targets = [trajectory.states[row + 1] for row in made.rows]
-    result = dode.distill(denoiser, made.solver, made.nfe, times=made.times, noise=noise, targets=targets)
+    result = dode.distill(denoiser, made.solver, made.nfe, times=made.times, noise=noise, targets=targets, **PAPER)
 
     found = result.lambdas * (result.factors if made.undivided else 1)
     expected = np.array(case["lambdas"])
@@ -165,7 +167,7 @@ def test_greedy_fit_may_end_further_from_the_teacher_than_its_base() -> None:
     noise = tensor(DATA["fit_noise"])
     end = tensor(case["teacher"])
     base, distilled = (
-        row_errors(denoiser, tableau, noise, [end] * tableau.nfe, {})[-1].mean()
+        measure(denoiser, tableau, Batch(noise, {}, [end] * tableau.nfe))[-1].mean()
         for tableau in (
             made.solver.tableau(made.schedule, grid=made.times),
             dode.distill(
@@ -176,6 +178,7 @@ def test_greedy_fit_may_end_further_from_the_teacher_than_its_base() -> None:
                 targets=[
                     dode.sample(denoiser, made.teacher, noise, return_trajectory=True).states[row + 1] for row in made.rows
                 ],
+                **PAPER,
             ).tableau,
         )
     )

@@ -41,6 +41,16 @@ GridName = Annotated[
         "The solver's or the schedule's own by default."
     ),
 ]
+EffortName = Annotated[
+    str,
+    typer.Option(
+        help="fast (the paper's cost: closed form), balanced (and all coefficients end to end), thorough (and grids, times, "
+        "shared first outputs)."
+    ),
+]
+Paper = Annotated[
+    bool, typer.Option("--paper", help="The paper's method in place of an effort: one number a step, nothing else.")
+]
 Classes = Annotated[
     str | None,
     typer.Option(
@@ -57,14 +67,17 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist
 @app.command()
 def distill(
     model: Model,
-    solver: Annotated[str, typer.Option(help="The solver; `dode models --solvers` lists them.")],
+    solver: Annotated[str, typer.Option(help="The solver; `dode models --solvers` lists them; auto tries them all.")],
     nfe: Annotated[int, typer.Option(help="Number of network evaluations of the distilled solver.")],
     out: Annotated[Path, typer.Option(help="The file to write, JSON.")],
     option: Options = None,
     grid: GridName = None,
-    samples: Annotated[int, typer.Option(help="Fitting samples.")] = 100,
+    effort: EffortName = "balanced",
+    paper: Paper = False,
+    samples: Annotated[int | None, typer.Option(help="Fitting samples; by effort.")] = None,
+    validation: Annotated[int | None, typer.Option(help="Samples that choose; by effort.")] = None,
     held_out: Annotated[int, typer.Option(help="Fresh samples on which base and distilled are compared.")] = 64,
-    teacher_scale: Annotated[int, typer.Option(help="Into how many parts the teacher cuts a step.")] = 10,
+    teacher_scale: Annotated[int | None, typer.Option(help="Into how many parts the teacher cuts a step; by effort.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Another solver for the teacher.")] = None,
     teacher_nfe: Annotated[int | None, typer.Option(help="About how many evaluations the teacher takes.")] = None,
     classes: Classes = None,
@@ -85,14 +98,16 @@ def distill(
     from dode.files import check_writable
 
     check_writable(out, overwrite=force)
-    chosen = _solver(solver, option)
+    chosen = solver if solver == "auto" else _solver(solver, option)
     denoiser = _load(model, guidance_scale, batch_size, device)
     result = run(
         denoiser,
         chosen,
         nfe,
         grid=_grid(grid),
+        **_method(effort, paper),
         samples=samples,
+        validation=validation,
         held_out=held_out,
         teacher_scale=teacher_scale,
         teacher=teacher,
@@ -202,10 +217,10 @@ def compare(
     nfe: Annotated[str, typer.Option(help="Numbers of network evaluations, separated by commas.")],
     out: Annotated[Path, typer.Option(help="The folder for the table (.csv, .md) and the plot; made if it is not there.")],
     grid: GridName = None,
-    samples: Annotated[int, typer.Option(help="Fitting samples.")] = 100,
+    effort: EffortName = "balanced",
+    paper: Paper = False,
     held_out: Annotated[int, typer.Option(help="Samples on which errors are measured; no fit sees their noise.")] = 64,
     reference_nfe: Annotated[int, typer.Option(help="Network evaluations of the reference.")] = 200,
-    teacher_scale: Annotated[int, typer.Option(help="Into how many parts a teacher cuts a step.")] = 10,
     classes: Classes = None,
     guidance_scale: Guidance = 1.0,
     seed: Seed = 0,
@@ -237,12 +252,11 @@ def compare(
             denoiser,
             chosen,
             budgets,
-            samples=samples,
             held_out=held_out,
             reference_nfe=reference_nfe,
-            teacher_scale=teacher_scale,
             grid=_grid(grid),
             seed=seed,
+            options=_method(effort, paper),
             on_entry=lambda entry: bar.update(task, advance=1, description=f"{entry.solver}, NFE {entry.nfe}"),
             **_condition(denoiser, classes),
         )
@@ -299,6 +313,12 @@ def _load(model: str, guidance_scale: float, batch_size: int | None, device: str
     except RuntimeError:
         raise ValueError(f"unknown device {device!r}: cpu, cuda or cuda:N") from None
     return load(model, guidance_scale=guidance_scale, batch_size=batch_size, device=device)
+
+
+def _method(effort: str, paper: bool) -> dict[str, Any]:
+    from dode.distillation import PAPER
+
+    return PAPER if paper else {"effort": effort}
 
 
 def _solver(name: str, options: list[str] | None) -> Any:

@@ -43,6 +43,7 @@ class Denoiser:
         clip: D is clipped to [-clip, clip].
         dynamic_threshold: in (0, 1): D is clipped to this quantile of |D| in each sample where that is above `clip` (1 if
             None), and scaled back to it (Saharia et al. 2022, Imagen, section 2.3).
+        integer_times: the network takes whole times only: it is asked at the nearest one, given as int64.
         batch_size: at most that many samples in one call of the network; all at once if None.
         shape: shape of one sample, for those who make the noise.
         name: for titles and messages.
@@ -67,6 +68,7 @@ class Denoiser:
         classifier_scale: float = 1.0,
         clip: float | None = None,
         dynamic_threshold: float | None = None,
+        integer_times: bool = False,
         batch_size: int | None = None,
         shape: tuple[int, ...] | None = None,
         name: str = "",
@@ -92,6 +94,7 @@ class Denoiser:
         self.classifier_scale = float(classifier_scale)
         self.clip = clip
         self.dynamic_threshold = dynamic_threshold
+        self.integer_times = integer_times
         self.batch_size = batch_size
         self.shape = shape
         self.name = name or type(net).__name__
@@ -164,7 +167,7 @@ class Denoiser:
         dtype = like.dtype if parameter is None else parameter.dtype
         at_home = (like.device, like.dtype) == (device, dtype)
         # Half-precision times could not tell 998 from 999.
-        time_dtype = torch.promote_types(dtype, torch.float32)
+        time_dtype = torch.int64 if self.integer_times else torch.promote_types(dtype, torch.float32)
         parts = [slice_rows(condition, rows, device) for rows in slices]
         joined = parts
         if self.guidance_scale != 1:
@@ -173,7 +176,7 @@ class Denoiser:
 
         def ask(x: Tensor, t: float, condition: Condition) -> Tensor:
             given = x if at_home else x.to(device=device, dtype=dtype)
-            times = torch.full((len(x),), t, dtype=time_dtype, device=device)
+            times = torch.full((len(x),), round(t) if self.integer_times else t, dtype=time_dtype, device=device)
             output = self.net(given, times, **condition)
             if isinstance(output, tuple):
                 output = output[0]

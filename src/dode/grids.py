@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,16 @@ class Grid(ABC):
     """A family of grids."""
 
     name: str
+
+    def __str__(self) -> str:
+        """The name, with what differs from the defaults."""
+        known: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
+        changed = [
+            f"{f.name}={getattr(self, f.name)}"
+            for f in known
+            if f.default is not MISSING and getattr(self, f.name) != f.default
+        ]
+        return f"{self.name}({', '.join(changed)})" if changed else self.name
 
     @abstractmethod
     def times(self, schedule: NoiseSchedule, steps: int) -> Array:
@@ -163,6 +173,27 @@ class Quadratic(Power):
     """The power grid of exponent 2 (Song et al. 2021, DDIM; DEIS)."""
 
     name = "quadratic"
+
+
+@dataclass(frozen=True)
+class Shifted(GridFamily):
+    """The uniform grid moved towards the noise (shift above 1) or the sample: u -> shift u / (1 + (shift - 1) u) (Esser et al. 2024)."""
+
+    shift: float = 3.0
+    name = "shifted"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.shift > 0:
+            raise ValueError(f"the shift of a grid must be above 0, got {self.shift}")
+
+    def coordinate(self, schedule: NoiseSchedule, t: npt.ArrayLike) -> Array:
+        u = schedule.uniform_share(t)
+        return np.asarray(u / (self.shift - (self.shift - 1) * u))
+
+    def time(self, schedule: NoiseSchedule, coordinate: npt.ArrayLike) -> Array:
+        c = np.asarray(coordinate, np.float64)
+        return schedule.uniform_time(self.shift * c / (1 + (self.shift - 1) * c))
 
 
 @dataclass(frozen=True)
@@ -308,7 +339,7 @@ class Explicit(Grid):
 
 
 FAMILIES: dict[str, type[GridFamily]] = {
-    family.name: family for family in (Uniform, Leading, Trailing, Linspace, Quadratic, Power, LogSNR, Karras)
+    family.name: family for family in (Uniform, Leading, Trailing, Linspace, Quadratic, Power, Shifted, LogSNR, Karras)
 }
 
 GridLike = str | Grid | Sequence[float] | npt.NDArray[Any]

@@ -13,6 +13,7 @@ gives (epsilon, v, flow, score) in float64: see `Tableau.for_prediction`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -163,6 +164,11 @@ class Tableau:
         """(K+1) times with alpha and sigma."""
         return tuple(Point(*map(float, p)) for p in zip(self.times, self.alphas, self.sigmas, strict=True))
 
+    @property
+    def digest(self) -> str:
+        """A hash of the whole, the same in every process."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
     @cached_property
     def memo(self) -> dict[str, Any]:
         """What is derived from the numbers and need not be made twice; no part of the value."""
@@ -193,6 +199,10 @@ class Tableau:
         """u and w with D_j = u x_j + w N_j."""
         return (0.0, 1.0) if j == 0 and self.first != "network" else output_to_sample(prediction, self.points[j])
 
+    def with_meta(self, **entries: Any) -> Tableau:
+        """The tableau with entries added to its meta."""
+        return replace(self, meta={**self.meta, **entries})
+
     def check_schedule(self, schedule: NoiseSchedule) -> None:
         """Raise ValueError if this tableau was made for another schedule."""
         if self.schedule == schedule.fingerprint:
@@ -211,7 +221,7 @@ class Tableau:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tableau):
             return NotImplemented
-        return self is other or self._to_json() == other._to_json()
+        return self is other or self.to_json() == other.to_json()
 
     def __hash__(self) -> int:
         return hash((self.a.tobytes(), self.b.tobytes(), self.times.tobytes()))
@@ -241,7 +251,7 @@ class Tableau:
             FileExistsError: the file is there and `overwrite` is False.
             FileNotFoundError: the folder is not there.
         """
-        text = json.dumps(self._to_json(), indent=1) + "\n"
+        text = json.dumps(self.to_json(), indent=1) + "\n"
         write_atomically(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"), overwrite=overwrite)
 
     @classmethod
@@ -263,13 +273,14 @@ class Tableau:
         if data.get("version") != VERSION:
             raise ValueError(f"{path} has format version {data.get('version')}, this dode reads version {VERSION}")
         try:
-            return cls._from_json(data)
+            return cls.from_json(data)
         except KeyError as error:
             raise ValueError(f"{path} is a damaged tableau: {error} is missing") from None
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} is a damaged tableau: {error}") from None
 
-    def _to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
+        """What `save` writes."""
         data: dict[str, Any] = {
             "format": FORMAT,
             "version": VERSION,
@@ -295,7 +306,8 @@ class Tableau:
         return data
 
     @classmethod
-    def _from_json(cls, data: Mapping[str, Any]) -> Tableau:
+    def from_json(cls, data: Mapping[str, Any]) -> Tableau:
+        """The tableau that `to_json` wrote."""
         part = data.get("integrand")
         return cls(
             **{name: np.array(data[name], np.float64) for name in ("times", "alphas", "sigmas")},

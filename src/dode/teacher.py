@@ -1,7 +1,8 @@
 """The teacher: a many-step run whose states at the student's times are what the student's rows are fitted to.
 
 By default the teacher is the student's own solver on the student's own grid with every step cut into `scale` parts, so that
-each target stands at its row's own time, inner stages of single-step methods included.
+each target stands at its row's own time, inner stages of single-step methods included. A *dense* teacher gives states at any time: one
+run serves students on all grids.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from torch import Tensor
 from dode.conditions import Condition, map_tensors, take
 from dode.denoisers import Denoiser
 from dode.files import write_atomically
-from dode.grids import Explicit
+from dode.grids import Explicit, Point
 from dode.sampling import Run, start
+from dode.schedules import NoiseSchedule
 from dode.solvers import Path, Solver
 from dode.tableau import Tableau
 
@@ -30,6 +32,11 @@ class Teacher:
 
     tableau: Tableau
     rows: tuple[int, ...]
+
+
+def dense_teacher(solver: Solver, schedule: NoiseSchedule, nfe: int) -> Teacher:
+    """A teacher whose states are wanted at any time: one run of a solver for students on all grids."""
+    return Teacher(solver.tableau(schedule, nfe), ())
 
 
 def make_teacher(solver: Solver, path: Path, student: Tableau, *, scale: int = 10, nfe: int | None = None) -> Teacher:
@@ -86,92 +93,186 @@ def _shares(times: list[float], path: Path, scale: int) -> list[float]:
     return shares
 
 
+@dataclass(frozen=True, eq=False)
+class States:
+    """States of a run at its times, and between them where slopes were kept.
+
+    Between two times the state is the cubic Hermite interpolant of x / r over the angle phi, where alpha = r cos(phi) and sigma = r
+    sin(phi): along the ODE d(x / r) / d phi = cos(phi) eps - sin(phi) D, which is finite from pure noise to the clean sample.
+
+    Attributes:
+        points: where the states live, from noise to sample.
+        values: (batch, *shape) each.
+        slopes: d(x / r) / d phi at each, (batch, *shape); None where the network was not asked (the end), and everywhere if only
+            the states at their own times are wanted.
+    """
+
+    points: tuple[Point, ...]
+    values: tuple[Tensor, ...]
+    slopes: tuple[Tensor | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.values[0])
+
+    def at(self, point: Point) -> Tensor:
+        """The state at a point.
+
+        Raises:
+            ValueError: outside the run, or between its times where no slopes were kept.
+        """
+        for known, value in zip(self.points, self.values, strict=True):
+            if known.t == point.t:
+                return value
+        if not self.points[-1].t < point.t < self.points[0].t:
+            raise ValueError(f"t = {point.t:g} is outside the teacher's times {self.points[0].t:g} .. {self.points[-1].t:g}")
+        k = next(k for k, known in enumerate(self.points) if known.t < point.t) - 1
+        return self._between(k, point)
+
+    def part(self, rows: slice) -> States:
+        """The states of some samples."""
+        slopes = tuple(None if slope is None else slope[rows] for slope in self.slopes)
+        return States(self.points, tuple(value[rows] for value in self.values), slopes)
+
+    def _between(self, k: int, point: Point) -> Tensor:
+        slope, next_slope = self.slopes[k : k + 2]
+        if slope is None:
+            raise ValueError(f"the teacher has no state at t = {point.t:g}: it was run for the student's own times")
+        (start, r0), (end, r1), (phi, r) = (_polar(p) for p in (*self.points[k : k + 2], point))
+        h = end - start
+        s = (phi - start) / h
+        first, last = self.values[k] / r0, self.values[k + 1] / r1
+        if next_slope is None:  # the last step, to the clean sample: a parabola
+            inner = first + slope * (h * s * (1 - s)) + (last - first) * s**2
+        else:
+            inner = (
+                first * (1 + 2 * s) * (1 - s) ** 2
+                + slope * (h * s * (1 - s) ** 2)
+                + last * s**2 * (3 - 2 * s)
+                + next_slope * (h * s**2 * (s - 1))
+            )
+        return inner * r
+
+
 def teacher_states(
     denoiser: Denoiser,
     teacher: Teacher,
     noise: Tensor,
     cond: Condition,
     *,
+    dense: bool = False,
     cache: FilePath | None = None,
-) -> list[Tensor]:
-    """The targets: for each row of the student, (batch, *shape) on the network's device.
+) -> States:
+    """Run the teacher.
 
-    Memory holds one state a distinct target time, whatever the teacher's number of steps.
+    Memory holds one state a distinct target time, whatever the teacher's number of steps; a dense run holds two tensors a step.
 
     Args:
         denoiser: the network.
         teacher: from `make_teacher`.
         noise: (batch, *shape), standard normal.
         cond: the condition, a row a sample.
+        dense: keep every state with its slope, to be asked for states at any time.
         cache: a folder to keep the states in, a file for each part of the batch: a run that was interrupted goes on from the
             parts that are there. Files are found by what they depend on: noise, condition, tableau, and a probe of the network.
 
     Raises:
         FloatingPointError: the teacher's states are not finite.
     """
+    tableau = teacher.tableau
+    wanted = sorted(set(_last_states(tableau) if dense else teacher.rows))
     size = len(noise) if cache is None else denoiser.batch_size or min(32, len(noise))
-    wanted = sorted(set(teacher.rows))
     parts: list[list[Tensor]] = []
     for first in range(0, len(noise), size):
         rows = slice(first, min(first + size, len(noise)))
-        part = take(cond, rows)
-        if cache is None:
-            parts.append(_run(denoiser, teacher.tableau, wanted, noise[rows], part))
-        else:
-            parts.append(_cached(cache, denoiser, teacher.tableau, wanted, noise[rows], part))
-    states = {k: torch.cat([part[i] for part in parts]) for i, k in enumerate(wanted)}
-    return [states[k] for k in teacher.rows]
+        job = _Job(denoiser, tableau, tuple(wanted), dense, noise[rows], take(cond, rows))
+        parts.append(job.run() if cache is None else job.cached(cache))
+    tensors = [torch.cat([part[i] for part in parts]) for i in range(len(parts[0]))]
+    points = tableau.points
+    if not dense:
+        return States(tuple(points[k + 1] for k in wanted), tuple(tensors), (None,) * len(wanted))
+    count = len(wanted) + 1
+    return States((points[0], *(points[k + 1] for k in wanted)), tuple(tensors[:count]), (*tensors[count:], None))
 
 
-def _run(denoiser: Denoiser, tableau: Tableau, wanted: list[int], noise: Tensor, cond: Condition) -> list[Tensor]:
-    x = start(denoiser, tableau, noise)
-    kept: list[Tensor] = []
-    with denoiser.evaluator(x, cond) as evaluate, torch.no_grad():
-        run = Run(denoiser, evaluate, tableau, x)
-        for k in range(tableau.rows):
-            run.evaluate(k)
-            x = run.advance(k)
-            if k in wanted:
-                kept.append(x)
-                if not bool(torch.isfinite(x).all()):
-                    raise FloatingPointError(
-                        f"the teacher's state at t = {tableau.times[k + 1]:g} (step {k + 1} of {tableau.nfe}) is not finite"
-                    )
-    return kept
+def _last_states(tableau: Tableau) -> list[int]:
+    """The rows whose state is the last one at its time."""
+    return [k for k in range(tableau.rows) if k + 2 > tableau.rows or tableau.times[k + 2] != tableau.times[k + 1]]
 
 
-def _cached(
-    folder: FilePath, denoiser: Denoiser, tableau: Tableau, wanted: list[int], noise: Tensor, cond: Condition
-) -> list[Tensor]:
-    path = folder / f"teacher-{_key(denoiser, tableau, wanted, noise, cond)}.safetensors"
-    if path.is_file():
-        stored = load_file(path)
-        if denoiser.watcher is not None:
-            denoiser.watcher(tableau.nfe * len(noise))
-        return [stored[str(k)].to(denoiser.device or noise.device) for k in wanted]
-    states = _run(denoiser, tableau, wanted, noise, cond)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {str(k): state.contiguous().cpu() for k, state in zip(wanted, states, strict=True)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary), overwrite=True)
-    return states
+def _polar(point: Point) -> tuple[float, float]:
+    return math.atan2(point.sigma, point.alpha), math.hypot(point.alpha, point.sigma)
 
 
-def _key(denoiser: Denoiser, tableau: Tableau, wanted: list[int], noise: Tensor, cond: Condition) -> str:
-    """A hash of all that the states depend on; the network is known by what it gives for the first sample."""
-    digest = hashlib.sha256()
-    for array in (tableau.times, tableau.alphas, tableau.sigmas, tableau.a, tableau.b):
-        digest.update(array.tobytes())
-    digest.update(repr((wanted, tableau.noise_scale, denoiser.output)).encode())
+@dataclass(frozen=True)
+class _Job:
+    """The teacher on one part of the batch."""
 
-    def add(tensor: Tensor) -> None:
-        digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    denoiser: Denoiser
+    tableau: Tableau
+    wanted: tuple[int, ...]
+    dense: bool
+    noise: Tensor
+    cond: Condition
 
-    add(noise)
-    map_tensors(add, cond)
-    digest.update(repr(sorted((k, v) for k, v in cond.items() if not isinstance(v, Tensor))).encode())
-    first = map_tensors(lambda tensor: tensor[:1], cond)
-    x = start(denoiser, tableau, noise[:1])
-    with denoiser.evaluator(x, first) as evaluate:
-        add(evaluate(x, tableau.points[0]))
-    return digest.hexdigest()[:32]
+    def run(self) -> list[Tensor]:
+        """The wanted states; for a dense run the first state and these, then the slopes at all but the last."""
+        tableau = self.tableau
+        x = start(self.denoiser, tableau, self.noise)
+        kept = [x] if self.dense else []
+        slopes: list[Tensor] = []
+        with self.denoiser.evaluator(x, self.cond) as evaluate, torch.no_grad():
+            run = Run(self.denoiser, evaluate, tableau, x)
+            for k in range(tableau.rows):
+                run.evaluate(k)
+                if self.dense and (k == 0 or k - 1 in self.wanted):
+                    slopes.append(_slope(x, run.denoised(k), tableau.points[k]))
+                x = run.advance(k)
+                if k in self.wanted:
+                    kept.append(x)
+                    if not bool(torch.isfinite(x).all()):
+                        raise FloatingPointError(
+                            f"the teacher's state at t = {tableau.times[k + 1]:g} (step {k + 1} of {tableau.rows}) is not finite"
+                        )
+        return kept + slopes
+
+    def cached(self, folder: FilePath) -> list[Tensor]:
+        """As `run`, from its file where that is there."""
+        path = folder / f"teacher-{self._key()}.safetensors"
+        if path.is_file():
+            stored = load_file(path)
+            if self.denoiser.watcher is not None:
+                self.denoiser.watcher(self.tableau.nfe * len(self.noise))
+            device = self.denoiser.device or self.noise.device
+            return [stored[str(i)].to(device) for i in range(len(stored))]
+        tensors = self.run()
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {str(i): tensor.contiguous().cpu() for i, tensor in enumerate(tensors)}
+        write_atomically(path, lambda temporary: save_file(content, temporary), overwrite=True)
+        return tensors
+
+    def _key(self) -> str:
+        """A hash of all that the states depend on; the network is known by what it gives for the first sample."""
+        tableau, digest = self.tableau, hashlib.sha256()
+        for array in (tableau.times, tableau.alphas, tableau.sigmas, tableau.a, tableau.b):
+            digest.update(array.tobytes())
+        digest.update(repr((self.wanted, self.dense, tableau.noise_scale, self.denoiser.output)).encode())
+
+        def add(tensor: Tensor) -> None:
+            digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+
+        add(self.noise)
+        map_tensors(add, self.cond)
+        shared = sorted((name, value) for name, value in self.cond.items() if not isinstance(value, Tensor))
+        digest.update(repr(shared).encode())
+        x = start(self.denoiser, tableau, self.noise[:1])
+        with self.denoiser.evaluator(x, take(self.cond, slice(0, 1))) as evaluate:
+            add(evaluate(x, tableau.points[0]))
+        return digest.hexdigest()[:32]
+
+
+def _slope(x: Tensor, D: Tensor, point: Point) -> Tensor:
+    """cos(phi) eps - sin(phi) D."""
+    r = math.hypot(point.alpha, point.sigma)
+    eps = (x - point.alpha * D) / point.sigma
+    return eps * (point.alpha / r) - D * (point.sigma / r)

@@ -1,13 +1,14 @@
 """Least squares and its statistics from per-sample Gram matrices.
 
 For one row of a solver and sample n let V_n hold the p directions and, last, the residual, as vectors over its elements.
-Only G_n = V_n V_n^T, (p+1) x (p+1) in float64, is kept. From these follow the fit, its error and its jackknife; over many
-processes their sum would be the only thing to exchange.
+Only G_n = V_n V_n^T, (p+1) x (p+1) in float64, is kept. From these follow the fit, the strength of its ridge by cross-validation,
+its error and its jackknife; over many processes their sum would be the only thing to exchange.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +18,20 @@ from dode.schedules import Array
 
 # Elements that are turned to float64 at once.
 _CHUNK = 2**22
+# A direction whose part outside the span of those kept is shorter than this share of it is dropped: float32 states are good to
+# about 1e-6, so what is left below is rounding.
+_COLLINEAR = 1e-4
+# Ridge strengths that cross-validation chooses from, relative to a direction's own square norm.
+RIDGES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Coefficients (p,) of the directions, which of these were kept, and the strength of the ridge."""
+
+    coefficients: Array
+    kept: tuple[int, ...]
+    ridge: float
 
 
 def grams(rows: Sequence[Tensor]) -> Array:
@@ -32,21 +47,37 @@ def grams(rows: Sequence[Tensor]) -> Array:
     return result
 
 
+def solve(gram: Array, ridges: Sequence[float] = (0.0,), folds: int = 5) -> Solution:
+    """Fit the residual by the directions.
+
+    Args:
+        gram: (n, p+1, p+1) per-sample Gram matrices.
+        ridges: strengths to choose from by cross-validation over the samples, relative to a direction's own square norm; a single
+            one is taken as it is.
+        folds: parts of the cross-validation.
+    """
+    total = gram.sum(0)
+    kept = independent(total)
+    ridge = float(ridges[0]) if len(ridges) == 1 or len(gram) < 2 else _cross_validated(gram, kept, ridges, folds)
+    return Solution(_solve(total, kept, ridge), kept, ridge)
+
+
 def least_squares(gram: Array) -> Array:
     """The coefficients (p,) that minimise the sum over samples of |residual - coefficients . directions|^2.
 
-    A direction that is zero, or that the others span, gets what the minimum-norm solution gives it: 0 for zero.
+    A direction that is zero, or that the others before it span, gets 0.
     """
-    return _solve(gram.sum(0))
+    return solve(gram).coefficients
 
 
-def jackknife(gram: Array) -> Array:
-    """Standard errors (p,) of `least_squares`, by leaving out one sample at a time; nan for a single sample."""
+def jackknife(gram: Array, solution: Solution | None = None) -> Array:
+    """Standard errors (p,) of the fit, by leaving out one sample at a time; nan for a single sample."""
     n = len(gram)
     if n < 2:
         return np.full(gram.shape[1] - 1, np.nan)
     total = gram.sum(0)
-    without = np.stack([_solve(total - g) for g in gram])
+    kept, ridge = (independent(total), 0.0) if solution is None else (solution.kept, solution.ridge)
+    without = np.stack([_solve(total - g, kept, ridge) for g in gram])
     return np.asarray(np.sqrt((n - 1) / n * ((without - without.mean(0)) ** 2).sum(0)))
 
 
@@ -56,10 +87,40 @@ def squared_error(gram: Array, coefficients: Array) -> Array:
     return np.asarray(np.maximum(np.einsum("i,nij,j->n", v, gram, v), 0.0))
 
 
-def _solve(total: Array) -> Array:
-    normal, right = total[:-1, :-1], total[:-1, -1]
-    # Scaled to unit diagonal, so that the rank does not depend on the units of a direction.
+def independent(total: Array) -> tuple[int, ...]:
+    """The directions to keep, in order: those that are not zero and not in the span of the ones kept before (Cholesky)."""
+    normal = total[:-1, :-1]
+    kept: list[int] = []
+    basis = np.zeros((0, len(normal)))
+    for i, square in enumerate(np.diag(normal)):
+        if square <= 0:
+            continue
+        # Row i of the Cholesky factor over the kept directions; what is left of it is its part outside their span.
+        row = normal[i] - (basis[:, i] @ basis if len(basis) else 0.0)
+        if row[i] > _COLLINEAR**2 * square:
+            kept.append(i)
+            basis = np.vstack([basis, row / np.sqrt(row[i])])
+    return tuple(kept)
+
+
+def _solve(total: Array, kept: Sequence[int], ridge: float) -> Array:
+    """Scaled to a unit diagonal, so that neither rank nor ridge depends on the units of a direction."""
+    index = np.array(kept, int)
+    result = np.zeros(len(total) - 1)
+    if not len(index):
+        return result
+    normal, right = total[np.ix_(index, index)], total[index, -1]
     scale = np.sqrt(np.diag(normal))
     inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
-    solution, *_ = np.linalg.lstsq(normal * np.outer(inverse, inverse), right * inverse, rcond=1e-12)
-    return np.asarray(solution * inverse)
+    matrix = normal * np.outer(inverse, inverse) + ridge * np.eye(len(index))
+    solution, *_ = np.linalg.lstsq(matrix, right * inverse, rcond=1e-13)
+    result[index] = solution * inverse
+    return result
+
+
+def _cross_validated(gram: Array, kept: Sequence[int], ridges: Sequence[float], folds: int) -> float:
+    """The strength with the smallest error on the samples left out."""
+    total = gram.sum(0)
+    parts = [gram[i::folds] for i in range(min(folds, len(gram)))]
+    errors = [sum(squared_error(part, _solve(total - part.sum(0), kept, ridge)).sum() for part in parts) for ridge in ridges]
+    return float(ridges[int(np.argmin(errors))])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from dode.distillation.choice import Candidate
+from dode.distillation.end_to_end import Refined
+from dode.distillation.search import Trial
 from dode.schedules import Array
 from dode.tableau import Tableau
 
@@ -55,44 +58,92 @@ class Errors:
             "base": self.base.mean(1).tolist(),
             "distilled": self.distilled.mean(1).tolist(),
             "end_difference": mean,
-            "end_difference_standard_error": None if np.isnan(error) else error,
+            "end_difference_standard_error": _finite(error),
         }
 
 
 @dataclass(frozen=True)
+class TeacherError:
+    """The teacher's own error: mean square distance of its end point to that of a run twice as fine, on a few samples."""
+
+    error: float
+    samples: int
+    nfe: int
+
+
+@dataclass(frozen=True, eq=False)
 class Distilled:
     """A distilled solver.
 
     Attributes:
         tableau: what to sample with; it carries the statistics in its `meta`.
-        base: the solver that it was made from.
-        lambdas: (K,) dimensionless, float64: 0 is the base.
-        factors: (K,) c_k; the paper's undivided numbers are lambdas * factors.
-        standard_errors: (K,) of the lambdas, by jackknife over the fitting samples, earlier rows held fixed.
+        base: the solver that it is compared with: the one that was asked for, or the best undistilled one for "auto".
+        directions: (P,) names of the closed form's directions.
+        coefficients: (R, P) of these, float64; what was shrunk or fitted end to end afterwards is in the tableau only.
+        factors: (R,) c_k; the paper's undivided numbers are lambdas * factors.
+        standard_errors: (R, P) of the coefficients, by jackknife over the fitting samples, earlier rows held fixed.
+        kept: (R,) how many directions each row kept; the others were zero or in the span of these.
+        ridges: (R,) the strength of each row's ridge.
+        chosen: which candidate was given out.
+        candidates: all of them with their validation errors; empty for the paper's method.
+        refined: what the last end-to-end fit came to; None without one.
+        trials: what a search tried, best first.
+        teacher_error: how good the teacher is; None for given targets.
         fitting: errors on the noise that was fitted.
-        held_out: errors on noise that was not; None where targets were given or held_out=0.
+        held_out: errors on noise that neither fitted nor chose; None where targets were given or held_out=0.
         seconds: wall time in all.
-        evaluations: network evaluations of one sample: "teacher", "fit", "measurement".
-        settings: what it was made with: model, solver, teacher, samples, seed.
+        evaluations: network evaluations of one sample by purpose; all but "measurement" made the result.
+        settings: what it was made with: model, effort, teacher, samples, seed.
     """
 
     tableau: Tableau
     base: Tableau
-    lambdas: Array
+    directions: tuple[str, ...]
+    coefficients: Array
     factors: Array
     standard_errors: Array
+    kept: tuple[int, ...]
+    ridges: tuple[float, ...]
+    chosen: str
+    candidates: tuple[Candidate, ...]
+    refined: Refined | None
+    trials: tuple[Trial, ...]
+    teacher_error: TeacherError | None
     fitting: Errors
     held_out: Errors | None
     seconds: float
     evaluations: Mapping[str, int]
     settings: Mapping[str, Any]
 
+    @property
+    def lambdas(self) -> Array:
+        """(K,) the paper's lambda of each row, dimensionless: 0 is the base.
+
+        Raises:
+            ValueError: the closed form had several directions.
+        """
+        if len(self.directions) != 1:
+            raise ValueError(
+                f"lambdas belong to the paper's one direction, here there are {len(self.directions)}: see coefficients"
+            )
+        return self.coefficients[:, 0]
+
+    @property
+    def cost(self) -> int:
+        """Network evaluations that made the result, its measurement left out."""
+        return sum(n for what, n in self.evaluations.items() if what != "measurement")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know before using the result."""
+        return tuple(self.tableau.meta["distillation"]["warnings"])
+
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the tableau as JSON, statistics included; `Tableau.load` reads it. Errors as `Tableau.save`."""
         self.tableau.save(path, overwrite=overwrite)
 
     def summary(self) -> RenderableType:
-        """A rich table of the rows with the errors of base and distilled."""
+        """A rich table of the rows with the errors of base and distilled, and what was chosen."""
         return summary(self.tableau)
 
     def __str__(self) -> str:
@@ -101,49 +152,116 @@ class Distilled:
 
 def with_statistics(result: Distilled) -> Distilled:
     """The result with its statistics in the tableau's meta, so that a saved file can tell them."""
+    refined = result.refined
     statistics = {
-        "lambdas": result.lambdas.tolist(),
+        "base": result.base.solver,
+        "base_grid": result.base.grid,
+        "base_times": result.base.times.tolist(),
+        "directions": list(result.directions),
+        "coefficients": result.coefficients.tolist(),
         "factors": result.factors.tolist(),
-        "standard_errors": [None if np.isnan(v) else float(v) for v in result.standard_errors],
+        "standard_errors": [[_finite(v) for v in row] for row in result.standard_errors],
+        "kept": list(result.kept),
+        "ridges": list(result.ridges),
+        "chosen": result.chosen,
+        "candidates": [{"name": c.name, "error": _finite(c.error)} for c in result.candidates],
+        "refined": refined
+        and {
+            "fitting": list(refined.fitting),
+            "validation": list(refined.validation),
+            "iterations": refined.iterations,
+            "unknowns": refined.unknowns,
+            "stopped": refined.stopped,
+        },
+        "trials": [
+            {"name": t.name, "error": _finite(t.candidate.error), "base_error": _finite(t.base_error)} for t in result.trials
+        ],
+        "teacher_error": result.teacher_error and vars(result.teacher_error).copy(),
         "fitting": result.fitting.to_json(),
         "held_out": result.held_out and result.held_out.to_json(),
         "seconds": round(result.seconds, 3),
         "evaluations": dict(result.evaluations),
+        "warnings": _warnings(result),
         **result.settings,
     }
-    return replace(result, tableau=replace(result.tableau, meta={**result.tableau.meta, "distillation": statistics}))
+    return replace(result, tableau=result.tableau.with_meta(distillation=statistics))
+
+
+def _warnings(result: Distilled) -> list[str]:
+    found = []
+    base = (result.held_out or result.fitting).end[0]
+    poor = result.teacher_error
+    if poor is not None and poor.error > base / 10:
+        found.append(
+            f"the teacher itself is poor: its error {poor.error:.1e} is above a tenth of the base's {base:.1e}; take a finer one "
+            '(teacher_scale, teacher_nfe) or a better solver (teacher="deis")'
+        )
+    mean, error = (result.held_out or result.fitting).difference
+    if mean > 2 * error:
+        found.append(f"the result is worse than its base on {'held-out' if result.held_out else 'fitting'} noise")
+    if result.refined is not None and not result.refined.iterations:
+        found.append(f"the end-to-end fit made no step ({result.refined.stopped}): this is the closed form")
+    return found
 
 
 def summary(tableau: Tableau) -> RenderableType:
     """What a distilled tableau remembers of its making, as a rich renderable; of a plain tableau, its numbers."""
-    statistics = tableau.meta.get("distillation")
-    if not statistics:
+    made = tableau.meta.get("distillation")
+    if not made:
         return Text(str(tableau))
-    shown = statistics["held_out"] or statistics["fitting"]
-    where = "held-out" if statistics["held_out"] else "fitting"
-    table = Table(title=f"{tableau.solver}, NFE {tableau.nfe}, grid {tableau.grid}, {statistics['model']}")
-    for name in ("step", "t", "lambda", "s.e.", "error base", "distilled", "ratio"):
-        table.add_column(name, justify="right")
-    for k in range(tableau.rows):
-        base, distilled = shown["base"][k], shown["distilled"][k]
-        deviation = statistics["standard_errors"][k]
-        table.add_row(
-            str(k + 1),
-            f"{tableau.times[k]:.4g} -> {tableau.times[k + 1]:.4g}",
-            f"{statistics['lambdas'][k]:+.4f}",
-            "" if deviation is None else f"{deviation:.4f}",
-            f"{base:.3e}",
-            f"{distilled:.3e}",
-            f"{distilled / base:.3f}" if base else "",
-        )
+    shown = made["held_out"] or made["fitting"]
+    where = "held-out" if made["held_out"] else "fitting"
     lines = [
         f"errors: mean square distance to the teacher's states, {shown['samples']} {where} samples; last row: the result",
         _verdict(shown, where),
-        f"teacher: {statistics['teacher']}, {statistics['samples']} fitting samples, seed {statistics['seed']}; "
-        + ", ".join(f"{n:,} {what}" for what, n in statistics["evaluations"].items())
-        + f" evaluations, {statistics['seconds']:.1f} s",
+        f"given out: {made['chosen']}" + (f", of {len(made['candidates'])} candidates" if made["candidates"] else ""),
+        _refinement(made["refined"]),
+        f"teacher: {made['teacher']}{_teacher_error(made['teacher_error'])}",
+        f"{made['samples']} fitting and {made['validation']} validation samples, seed {made['seed']}, effort {made['effort']}",
+        "evaluations: "
+        + ", ".join(f"{n:,} {what}" for what, n in made["evaluations"].items() if n)
+        + f"; {made['seconds']:.1f} s",
+        *(f"warning: {text}" for text in made["warnings"]),
     ]
-    return Group(table, Text("\n".join(line for line in lines if line)))
+    parts: list[RenderableType] = [_rows(tableau, made, shown), Text("\n".join(line for line in lines if line))]
+    if made["trials"]:
+        parts.append(_trials(made["trials"]))
+    return Group(*parts)
+
+
+def _rows(tableau: Tableau, made: Mapping[str, Any], shown: Mapping[str, Any]) -> Table:
+    shared = {"network": "", "zero": " (first output 0)", "mean": " (and one shared first output)"}[tableau.first]
+    table = Table(title=f"{tableau.solver}, NFE {tableau.nfe}{shared}, grid {tableau.grid}, {made['model']}")
+    # lambda is what a row of the result has only where nothing was done after the paper's fit.
+    single = len(made["directions"]) == 1 and made["chosen"] == "the fit as it is"
+    comparable = made["base_times"] == tableau.times.tolist()
+    names = ["step", "t", *(["lambda", "s.e."] if single else []), *(["error base"] if comparable else []), "distilled"]
+    for name in [*names, *(["ratio"] if comparable else [])]:
+        table.add_column(name, justify="right")
+    for k in range(tableau.rows):
+        cells = [str(k + 1), f"{tableau.times[k]:.4g} -> {tableau.times[k + 1]:.4g}"]
+        if single:
+            deviation = made["standard_errors"][k][0]
+            cells += [f"{made['coefficients'][k][0]:+.4f}", "" if deviation is None else f"{deviation:.4f}"]
+        distilled = shown["distilled"][k]
+        if comparable:
+            base = shown["base"][k]
+            cells += [f"{base:.3e}", f"{distilled:.3e}", f"{distilled / base:.3f}" if base else ""]
+        else:
+            cells.append(f"{distilled:.3e}")
+        table.add_row(*cells)
+    return table
+
+
+def _trials(trials: Sequence[Mapping[str, Any]], most: int = 12) -> Table:
+    with_base = any(trial["base_error"] is not None for trial in trials)
+    table = Table(title=f"tried, by validation error of the closed form ({min(most, len(trials))} of {len(trials)})")
+    for name in ("solver, grid, first output", *(["as it is"] if with_base else []), "closed form"):
+        table.add_column(name, justify="left" if name.startswith("solver") else "right")
+    for trial in trials[:most]:
+        numbers = ([trial["base_error"]] if with_base else []) + [trial["error"]]
+        table.add_row(trial["name"], *("" if n is None else f"{n:.3e}" for n in numbers))
+    return table
 
 
 def _verdict(shown: Mapping[str, Any], where: str) -> str:
@@ -152,9 +270,32 @@ def _verdict(shown: Mapping[str, Any], where: str) -> str:
     if not base or error is None:
         return ""
     difference = shown["end_difference"]
+    if difference == 0:
+        return f"end point on {where} noise: {distilled:.3e}, that of the base"
     doubt = "" if abs(difference) > 2 * error else " (within two standard errors: no clear difference)"
     word = "better" if difference < 0 else "WORSE"
-    return f"end point on {where} noise: {distilled / base:.3f} of the base's error, {word}{doubt}"
+    return f"end point on {where} noise: {distilled:.3e}, {distilled / base:.3f} of the base's {base:.3e}, {word}{doubt}"
+
+
+def _refinement(refined: Mapping[str, Any] | None) -> str:
+    if refined is None:
+        return ""
+    first, last = refined["validation"]
+    return (
+        f"end-to-end fit: {refined['unknowns']} unknowns, {refined['iterations']} steps, validation error {first:.3e} -> {last:.3e}; "
+        f"stopped: {refined['stopped']}"
+    )
+
+
+def _teacher_error(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    return f", its own error {found['error']:.1e} (against one twice as fine, {found['samples']} samples)"
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no nan and no infinity."""
+    return float(value) if np.isfinite(value) else None
 
 
 def render(renderable: RenderableType, width: int = 110) -> str:

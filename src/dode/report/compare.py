@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class Comparison:
     model: str
     reference: str
     held_out: int
-    samples: int
+    how: str
     seed: int
 
     def table(self) -> Table:
@@ -92,7 +92,7 @@ class Comparison:
     def caption(self) -> str:
         """What the numbers are."""
         return (
-            f"mean square distance per element to {self.reference}; fitted on {self.samples} samples, seed {self.seed}; "
+            f"mean square distance per element to {self.reference}; distilled with {self.how}, seed {self.seed}; "
             "s.e.: standard error of the paired difference"
         )
 
@@ -175,12 +175,11 @@ def compare(
     solvers: Iterable[str | Solver],
     budgets: Iterable[int],
     *,
-    samples: int = 100,
     held_out: int = 256,
     reference_nfe: int = 500,
-    teacher_scale: int = 10,
     grid: GridLike | None = None,
     seed: int = 0,
+    options: Mapping[str, Any] | None = None,
     on_entry: Callable[[Entry], None] | None = None,
     **cond: Any,
 ) -> Comparison:
@@ -190,12 +189,11 @@ def compare(
         denoiser: the network; its `shape` must be known.
         solvers: names, or solvers with options.
         budgets: numbers of network evaluations.
-        samples: fitting samples.
         held_out: samples that the errors are measured on, with noise that no fit saw.
         reference_nfe: evaluations of the reference, DEIS of third degree.
-        teacher_scale: as `distill`.
         grid: as `distill`.
         seed: of the noise.
+        options: further arguments of `distill`, such as effort or samples; `PAPER` for the paper's method.
         on_entry: called with each entry as it is finished.
         cond: the condition, as `distill`.
 
@@ -214,34 +212,30 @@ def compare(
     entries = []
     for s in chosen:
         for nfe in budgets:
-            entry = _entry(denoiser, s, nfe, grid, noise, target, unseen, samples, teacher_scale, seed, cond)
+            entry = _entry(denoiser, s, nfe, noise, target, unseen, {"grid": grid, "seed": seed, **(options or {})}, cond)
             entries.append(entry)
             if on_entry is not None:
                 on_entry(entry)
     reference = f"{_REFERENCE} with {reference_nfe} NFE"
-    return Comparison(tuple(entries), denoiser.name, reference, held_out, samples, seed)
+    how = ", ".join(f"{name}={value!r}" for name, value in (options or {}).items()) or "defaults"
+    return Comparison(tuple(entries), denoiser.name, reference, held_out, how, seed)
 
 
 def _entry(
     denoiser: Denoiser,
     solver: Solver,
     nfe: int,
-    grid: GridLike | None,
     noise: Tensor,
     target: Tensor,
     unseen: Condition,
-    samples: int,
-    teacher_scale: int,
-    seed: int,
+    options: Mapping[str, Any],
     cond: Condition,
 ) -> Entry:
     try:
-        solver.tableau(denoiser.schedule, nfe, grid)
+        solver.tableau(denoiser.schedule, nfe, options["grid"])
     except ValueError as error:
         return Entry(str(solver), nfe, np.empty(0), np.empty(0), str(error))
-    result = distill(
-        denoiser, solver, nfe, grid=grid, samples=samples, teacher_scale=teacher_scale, seed=seed, held_out=0, **cond
-    )
+    result = distill(denoiser, solver, nfe, held_out=0, **options, **cond)
 
     def error_of(tableau: Tableau) -> Array:
         distance = sample(denoiser, tableau, noise, **unseen) - target

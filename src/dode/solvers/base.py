@@ -121,7 +121,7 @@ class Solver:
             noise_scale=schedule.noise_scale(start.t) if start.sigma else 1.0,
             schedule=schedule.fingerprint,
             solver=str(self),
-            grid=path.grid.name,
+            grid=str(path.grid),
         )
         if tableau.nfe != path.nfe:
             raise ValueError(f"{self} takes {tableau.nfe} evaluations on {path.steps} steps, not {path.nfe}: leave nfe out")

@@ -1,0 +1,109 @@
+"""Never worse: of several tableaux the one to give out, chosen on noise that nothing was fitted to.
+
+The base is always a candidate, and it takes a clear gain to leave it: more than one standard error of the paired difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dode.denoisers import Denoiser
+from dode.distillation.batch import Batch
+from dode.distillation.directions import Directions
+from dode.distillation.greedy import Fit, corrected
+from dode.first_output import first_output
+from dode.sampling import Run, sample, start
+from dode.schedules import Array
+from dode.tableau import Tableau
+
+# Factors by which all corrections are shrunk; the first is the fit as it is.
+FACTORS = (1.0, 0.75, 0.5, 0.25)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A tableau that may be given out.
+
+    Attributes:
+        name: what it is, for people.
+        tableau: it.
+        errors: (n,) mean square distance of the end point to the teacher's on the validation samples; infinite where it diverges.
+    """
+
+    name: str
+    tableau: Tableau
+    errors: Array
+
+    @property
+    def error(self) -> float:
+        """Mean over the samples."""
+        return float(self.errors.mean())
+
+
+def judge(denoiser: Denoiser, name: str, tableau: Tableau, validation: Batch) -> Candidate:
+    """A candidate with its errors on the validation samples."""
+    return Candidate(name, tableau, end_errors(denoiser, tableau, validation))
+
+
+def end_errors(denoiser: Denoiser, tableau: Tableau, batch: Batch) -> Array:
+    """Mean square distance of the end point to the teacher's: (n,), over a sample's elements; infinite if the run diverges."""
+    try:
+        x = sample(denoiser, tableau, batch.noise, **batch.cond)
+    except FloatingPointError:
+        return np.full(len(batch), math.inf)
+    errors: Array = (x.double() - batch.end.to(x).double()).square().flatten(1).mean(1).cpu().numpy()
+    return errors
+
+
+def best(candidates: Sequence[Candidate]) -> Candidate:
+    """The candidate to give out; the first one is the base."""
+    base, *others = candidates
+    if not others:
+        return base
+    leader = min(others, key=lambda candidate: candidate.error)
+    gain = base.errors - leader.errors
+    if not math.isfinite(leader.error):
+        return base
+    if not math.isfinite(base.error):
+        return leader
+    doubt = gain.std(ddof=1) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
+    return leader if gain.mean() > doubt else base
+
+
+def shrunk(
+    base: Tableau, directions: Directions, fit: Fit, factors: Sequence[float] = FACTORS, dropped_rows: int = 2
+) -> list[tuple[str, Tableau]]:
+    """What may be made of a fit without fitting again: all corrections times a factor, or none in the last rows."""
+    found = [
+        (
+            "the fit as it is" if factor == 1 else f"corrections x {factor:g}",
+            corrected(base, directions, factor * fit.coefficients),
+        )
+        for factor in factors
+    ]
+    for rows in range(1, min(dropped_rows, base.rows - 1) + 1):
+        kept = fit.coefficients.copy()
+        kept[-rows:] = 0
+        found.append((f"no correction in the last {'row' if rows == 1 else f'{rows} rows'}", corrected(base, directions, kept)))
+    return found
+
+
+def measure(denoiser: Denoiser, tableau: Tableau, batch: Batch) -> Array:
+    """Mean square distance of every row's state to the teacher's: (R, n), over a sample's elements."""
+    x = start(denoiser, tableau, batch.noise)
+    first = first_output(denoiser, tableau, x, batch.cond)
+    targets = batch.targets(tableau)
+    errors = []
+    with denoiser.evaluator(x, batch.cond) as evaluate, torch.no_grad():
+        run = Run(denoiser, evaluate, tableau, x, first)
+        for k in range(tableau.rows):
+            run.evaluate(k)
+            distance = run.advance(k) - targets[k].to(x)
+            errors.append(distance.double().square().flatten(1).mean(1))
+    result: Array = torch.stack(errors).cpu().numpy()
+    return result

@@ -1,0 +1,416 @@
+"""The end-to-end fit: all coefficients of all rows, and the times, for the end point. Levenberg-Marquardt; the network is a black box.
+
+    minimise the mean over samples of |x_R - target|^2 (and, weighted, the distances of the states between)
+
+The Jacobian comes from forward differences: an unknown of row k changes the state x_{k+1} by a multiple of something already
+computed, so only the rows after k are run again; the last row is exactly linear and costs nothing. A time moves together with the state
+that lives there (see `Student.moved`). Of each part of the batch only the Gram matrix of columns and residual is kept, in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dode.conditions import Condition, map_tensors
+from dode.denoisers import Denoiser
+from dode.distillation.batch import Batch
+from dode.distillation.student import Student
+from dode.first_output import first_output
+from dode.grids import Point
+from dode.sampling import start
+from dode.schedules import Array, NoiseSchedule
+from dode.tableau import Tableau
+
+# Forward differences: the share of the state's norm by which a coefficient moves it, and the change of log(sigma / alpha).
+_STATE_STEP = 2e-3
+_TIME_STEP = 5e-3
+# Longest step of a time, in log(sigma / alpha).
+_LONGEST_TIME_STEP = 0.5
+# Levenberg-Marquardt's damping, relative to the diagonal: where it starts, its change on success and on failure, where it gives up.
+_DAMPING, _RELAX, _TIGHTEN, _HOPELESS = 1e-3, 5.0, 6.0, 1e4
+# Samples whose columns are held at once.
+_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """One number to fit.
+
+    Attributes:
+        kind: "state", the coefficient of the row's own state; "output", that of an output; "time", the time of the row's own state.
+        row: the row, from 0.
+        output: which output.
+    """
+
+    kind: str
+    row: int
+    output: int = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """What the fit came to.
+
+    Attributes:
+        tableau: the best by validation, the start included.
+        fitting: mean square error of the end point on the fitting samples, at the start and at the end.
+        validation: the same on the validation samples, at the start and of the tableau.
+        iterations: accepted steps.
+        unknowns: how many numbers were fitted.
+        stopped: why it ended.
+    """
+
+    tableau: Tableau
+    fitting: tuple[float, float]
+    validation: tuple[float, float]
+    iterations: int
+    unknowns: int
+    stopped: str
+
+
+def refine(
+    denoiser: Denoiser,
+    tableau: Tableau,
+    fit: Batch,
+    validation: Batch,
+    *,
+    budget: float = math.inf,
+    times: bool = False,
+    outputs: int = 5,
+    iterations: int = 30,
+    jacobian_samples: int = 32,
+    inner_weight: float = 0.0,
+    patience: int = 3,
+    checkpoint: Path | None = None,
+    on_step: Callable[[int, float, float], None] | None = None,
+) -> Refined:
+    """Fit a tableau end to end.
+
+    Args:
+        denoiser: the network.
+        tableau: where to start.
+        fit: noise, condition and targets that the fit sees.
+        validation: those that choose the best step; never fitted.
+        budget: network evaluations of one sample that may be spent.
+        times: fit the times of the inner evaluations too.
+        outputs: newest outputs whose coefficients a row may change.
+        iterations: accepted steps at the most.
+        jacobian_samples: of the fitting samples, how many the Jacobian is taken from; the error always from all.
+        inner_weight: weight of each inner state's square distance to its own target, beside the end point's; 0 for the end alone.
+        patience: accepted steps without a better validation error after which to stop.
+        checkpoint: a file to keep the fit in after each accepted step; where it is there, the fit goes on from it.
+        on_step: called with (iteration, fitting error, validation error) after each accepted step.
+
+    Raises:
+        ValueError: fewer equations than unknowns, a tableau without the form of a `Student`, or times with inner targets.
+    """
+    if times and inner_weight:
+        raise ValueError("inner states have no fixed targets while their times are fitted: take inner_weight=0 or times=False")
+    problem = _Problem(denoiser, tableau, tuple(_unknowns(tableau, outputs, times)), fit, inner_weight)
+    problem.check()
+    judge = _Problem(denoiser, tableau, problem.unknowns, validation, 0.0)
+    progress = _Progress.begin(problem, judge, tableau, checkpoint)
+    begun = denoiser.evaluations
+    trial_cost, judge_cost = tableau.nfe * len(fit), tableau.nfe * len(validation)
+    jacobian_cost = problem.jacobian_cost(jacobian_samples)
+    stopped, stale = "", 0
+    while not stopped:
+        if progress.iterations >= iterations:
+            stopped = f"{iterations} iterations"
+        elif denoiser.evaluations - begun + jacobian_cost + trial_cost + judge_cost > budget:
+            stopped = "the budget is spent"
+        if stopped:
+            break
+        normal, gradient = problem.normal_equations(progress.student, jacobian_samples)
+        if not (np.isfinite(normal).all() and np.isfinite(gradient).all()):
+            stopped = "the Jacobian is not finite"
+            break
+        before = progress.error
+        while progress.error == before and not stopped:
+            trial = problem.step(progress.student, normal, gradient, progress.damping)
+            error = problem.error(trial) if trial is not None else math.inf
+            if trial is not None and error < before:
+                progress.student, progress.error = trial, error
+                progress.damping = max(progress.damping / _RELAX, 1e-9)
+            else:
+                progress.damping *= _TIGHTEN
+                if progress.damping > _HOPELESS:
+                    stopped = "no step is better"
+                elif denoiser.evaluations - begun + trial_cost + judge_cost > budget:
+                    stopped = "the budget is spent"
+        if progress.error == before:
+            break
+        stale = 0 if progress.accept(judge.error(progress.student)) else stale + 1
+        progress.save(checkpoint)
+        if on_step is not None:
+            on_step(progress.iterations, progress.error, progress.validation)
+        if stale >= patience:
+            stopped = "validation no longer improves"
+        elif progress.error > before * (1 - 1e-3):
+            stopped = "converged"
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return Refined(
+        tableau=progress.best.tableau(),
+        fitting=(progress.first_error, progress.error),
+        validation=(progress.first_validation, progress.best_validation),
+        iterations=progress.iterations,
+        unknowns=len(problem.unknowns),
+        stopped=stopped,
+    )
+
+
+@dataclass(eq=False)
+class _Progress:
+    """Where a fit is."""
+
+    student: Student
+    best: Student
+    error: float
+    validation: float
+    first_error: float
+    first_validation: float
+    best_validation: float
+    damping: float = _DAMPING
+    iterations: int = 0
+
+    @classmethod
+    def begin(cls, problem: _Problem, judge: _Problem, tableau: Tableau, checkpoint: Path | None) -> _Progress:
+        """From the tableau, or from where a checkpoint left off."""
+        output = problem.denoiser.output
+        student = Student.of(tableau, output)
+        if checkpoint is None or not checkpoint.is_file():
+            error, validation = problem.error(student), judge.error(student)
+            return cls(student, student, error, validation, error, validation, validation)
+        saved = Tableau.load(checkpoint)
+        state = dict(saved.meta["refine"])
+        current, best = Student.of(saved, output), Student.of(Tableau.from_json(state.pop("best")), output)
+        return cls(current, best, **state)
+
+    def accept(self, validation: float) -> bool:
+        """Count a step; True if it is better on validation by more than a thousandth."""
+        self.iterations += 1
+        self.validation = validation
+        better = validation < self.best_validation * (1 - 1e-3)
+        if validation < self.best_validation:
+            self.best, self.best_validation = self.student, validation
+        return better
+
+    def save(self, checkpoint: Path | None) -> None:
+        if checkpoint is None:
+            return
+        numbers = ("error", "validation", "first_error", "first_validation", "best_validation", "damping", "iterations")
+        state = {name: getattr(self, name) for name in numbers} | {"best": self.best.tableau().to_json()}
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        self.student.tableau().with_meta(refine=state).save(checkpoint, overwrite=True)
+
+
+@dataclass(eq=False)
+class _Problem:
+    """The samples, the unknowns, and what is asked of a student about them."""
+
+    denoiser: Denoiser
+    tableau: Tableau
+    unknowns: tuple[Unknown, ...]
+    batch: Batch
+    inner_weight: float
+
+    def __post_init__(self) -> None:
+        self.x = start(self.denoiser, self.tableau, self.batch.noise)
+        self.first = first_output(self.denoiser, self.tableau, self.x, self.batch.cond)
+        # Only the inner targets need more than the end point.
+        self.targets = self.batch.targets(self.tableau) if self.inner_weight else [self.batch.end]
+        self.size = self.batch.noise[0].numel()
+
+    def check(self) -> None:
+        """Raise ValueError where there are fewer equations than unknowns."""
+        need = math.ceil(len(self.unknowns) / self.size)
+        if len(self.batch) < need:
+            raise ValueError(
+                f"{len(self.unknowns)} unknowns need at least {need} fitting samples of {self.size} numbers, got {len(self.batch)}"
+            )
+
+    def jacobian_cost(self, samples: int) -> int:
+        """Network evaluations of one Jacobian."""
+        rows = self.tableau.rows
+        each = [rows - u.row if u.kind == "time" else rows - 1 - u.row for u in self.unknowns]
+        return min(samples, len(self.batch)) * (sum(each) + self.tableau.nfe)
+
+    def error(self, student: Student) -> float:
+        """What is minimised, over an element; infinite where the run diverges."""
+        total = 0.0
+        for rows, run in self._runs(student, len(self.batch)):
+            states = run.forward()
+            for weight, state, target in self._weighted(states, rows):
+                total += weight * float((target - state).double().square().sum())
+        return total / (len(self.batch) * self.size) if math.isfinite(total) else math.inf
+
+    def normal_equations(self, student: Student, samples: int) -> tuple[Array, Array]:
+        """J^T J and J^T (target - state) over the first samples: (P, P), (P,)."""
+        count = len(self.unknowns)
+        total = np.zeros((count + 1, count + 1))
+        for rows, run in self._runs(student, min(samples, len(self.batch)), _CHUNK):
+            states = run.forward()
+            columns = run.columns(self.unknowns, states, all_rows=self.inner_weight > 0)
+            for i, (weight, state, target) in enumerate(self._weighted(states, rows)):
+                stack = [column[i] for column in columns]
+                zero = torch.zeros_like(state)
+                vectors = torch.stack([*(zero if v is None else v for v in stack), target - state])
+                flat = vectors.flatten(1).double()
+                total += weight * (flat @ flat.T).cpu().numpy()
+        return total[:count, :count], total[:count, count]
+
+    def step(self, student: Student, normal: Array, gradient: Array, damping: float) -> Student | None:
+        """The student after a damped step; None where it would take a time out of its order."""
+        scale = np.sqrt(np.maximum(np.diag(normal), 0))
+        inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+        matrix = normal * np.outer(inverse, inverse) + damping * np.eye(len(normal))
+        change = np.linalg.lstsq(matrix, gradient * inverse, rcond=1e-14)[0] * inverse
+        moves = [abs(c) for c, u in zip(change, self.unknowns, strict=True) if u.kind == "time"]
+        if moves and max(moves) > _LONGEST_TIME_STEP:
+            change = change * (_LONGEST_TIME_STEP / max(moves))
+        return _changed(student, self.unknowns, change, self.denoiser)
+
+    def _runs(self, student: Student, count: int, chunk: int | None = None) -> Iterator[tuple[slice, _Run]]:
+        size = chunk or count
+        for begin in range(0, count, size):
+            rows = slice(begin, min(begin + size, count))
+            first = None if self.first is None else self.first[rows]
+            part = self.batch.part(rows)
+            yield rows, _Run(self.denoiser, student, self.x[rows], first, part.cond)
+
+    def _weighted(self, states: Sequence[Tensor], rows: slice) -> Iterator[tuple[float, Tensor, Tensor]]:
+        """(weight, state, target) for each state that counts."""
+        if not self.inner_weight:
+            yield 1.0, states[-1], self.targets[-1][rows].to(states[-1])
+            return
+        for k, (state, target) in enumerate(zip(states[1:], self.targets, strict=True)):
+            yield 1.0 if k == len(self.targets) - 1 else self.inner_weight, state, target[rows].to(state)
+
+
+@dataclass(eq=False)
+class _Run:
+    """A student on a few samples, with what is needed to run its later rows again from a changed state."""
+
+    denoiser: Denoiser
+    student: Student
+    x: Tensor
+    first: Tensor | None
+    cond: Condition
+
+    def forward(self) -> list[Tensor]:
+        """The states x_0 .. x_R; keeps the outputs."""
+        self.outputs: list[Tensor] = []
+        states = [self.x]
+        with self.denoiser.evaluator(self.x, self.cond) as evaluate, torch.no_grad():
+            for k, point in enumerate(self.student.points[:-1]):
+                output = self.first if k == 0 and self.first is not None else evaluate(states[-1], point)
+                self.outputs.append(output)
+                states.append(self._row(self.student, k, states[-1], self.outputs))
+        return states
+
+    def columns(self, unknowns: Sequence[Unknown], states: Sequence[Tensor], *, all_rows: bool) -> list[list[Tensor | None]]:
+        """For each unknown its derivative of the end state, or of every state x_1 .. x_R (None for those before it)."""
+        last = len(self.student.p) - 1
+        found: dict[Unknown, list[Tensor | None]] = {}
+        with torch.no_grad():
+            for k in range(last + 1):
+                group = [u for u in unknowns if u.row == k and u.kind != "time"]
+                vectors = [states[k] if u.kind == "state" else self.outputs[u.output] for u in group]
+                changes = [[v] for v in vectors] if k == last else self._again(k, states, vectors)
+                found |= dict(zip(group, [[None] * k + c for c in changes], strict=True))
+                for u in unknowns:
+                    if u.row == k and u.kind == "time":
+                        found[u] = [*[None] * (k - 1), *self._moved(k, states)]
+        return [found[u] if all_rows else found[u][-1:] for u in unknowns]
+
+    def _again(self, k: int, states: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[list[Tensor]]:
+        """The derivatives of x_{k+1} .. x_R along each vector added to x_{k+1}."""
+        size = float(states[k + 1].norm())
+        steps = [_STATE_STEP * size / max(float(v.norm()), 1e-30) for v in vectors]
+        x = torch.stack([states[k + 1] + step * v for step, v in zip(steps, vectors, strict=True)])
+        later = self._later(self.student, k + 1, x)
+        return [
+            [v, *((state[i] - states[k + 2 + j]) / step for j, state in enumerate(later))]
+            for i, (step, v) in enumerate(zip(steps, vectors, strict=True))
+        ]
+
+    def _moved(self, k: int, states: Sequence[Tensor]) -> list[Tensor]:
+        """The derivatives of x_k .. x_R in log(sigma / alpha) of the time of x_k."""
+        old = self.student.points[k]
+        point = moved_point(self.denoiser, old, -_TIME_STEP)
+        if point.t == old.t:  # at the lowest time
+            point = moved_point(self.denoiser, old, _TIME_STEP)
+        step = math.log(point.rho / old.rho)
+        student = self.student.moved(k, point)
+        x = self._row(student, k - 1, states[k - 1], self.outputs)
+        later = self._later(student, k, x[None])
+        return [(x - states[k]) / step, *((state[0] - states[k + 1 + j]) / step for j, state in enumerate(later))]
+
+    def _later(self, student: Student, k: int, x: Tensor) -> list[Tensor]:
+        """The states x_{k+1} .. x_R of several runs that are at x = x_k, (m, n, *shape); their earlier outputs are this run's."""
+        several = len(x)
+        cond = map_tensors(
+            lambda tensor: tensor.repeat(several, *[1] * (tensor.ndim - 1)) if len(tensor) > 1 else tensor, self.cond
+        )
+        outputs = list(self.outputs[:k])
+        states = []
+        with self.denoiser.evaluator(x.flatten(0, 1), cond) as evaluate:
+            for row in range(k, len(student.p)):
+                outputs.append(evaluate(x.flatten(0, 1), student.points[row]).reshape(x.shape))
+                x = self._row(student, row, x, outputs)
+                states.append(x)
+        return states
+
+    @staticmethod
+    def _row(student: Student, k: int, x: Tensor, outputs: Sequence[Tensor]) -> Tensor:
+        total = x * float(student.p[k])
+        for j in np.flatnonzero(student.q[k, : k + 1]).tolist():
+            total = total + outputs[j] * float(student.q[k, j])
+        return total
+
+
+def moved_point(denoiser: Denoiser, point: Point, change: float) -> Point:
+    """The point at which log(sigma / alpha) has changed by this much; at a whole time for a network that takes no other."""
+    schedule: NoiseSchedule = denoiser.schedule
+    t = float(schedule.time(2 * (point.lam - change)))
+    if denoiser.integer_times:
+        whole = round(t)
+        t = float(whole if whole != point.t else point.t + math.copysign(1, change))
+    t = min(max(t, schedule.t_min), schedule.t_max)
+    return Point(t, float(schedule.alpha(t)), float(schedule.sigma(t)))
+
+
+def _unknowns(tableau: Tableau, outputs: int, times: bool) -> Iterator[Unknown]:
+    for k in range(tableau.rows):
+        yield Unknown("state", k)
+        for j in range(max(0, k + 1 - outputs), k + 1):
+            if not (j == 0 and tableau.first == "zero"):
+                yield Unknown("output", k, j)
+        if times and k > 0:
+            yield Unknown("time", k)
+
+
+def _changed(student: Student, unknowns: Sequence[Unknown], change: Array, denoiser: Denoiser) -> Student | None:
+    p, q = np.zeros_like(student.p), np.zeros_like(student.q)
+    for u, value in zip(unknowns, change, strict=True):
+        if u.kind == "state":
+            p[u.row] = value
+        elif u.kind == "output":
+            q[u.row, u.output] = value
+    student = student.changed(p, q)
+    for u, value in zip(unknowns, change, strict=True):
+        if u.kind == "time" and value:
+            student = student.moved(u.row, moved_point(denoiser, student.points[u.row], value))
+    times = [point.t for point in student.points]
+    # Two states at one time (Heun's) stay allowed where the start has them and times are not fitted.
+    ordered = all(a > b for a, b in pairwise(times)) if any(u.kind == "time" for u in unknowns) else True
+    return student if ordered else None

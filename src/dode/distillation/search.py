@@ -1,0 +1,125 @@
+"""Where to start: many grids, solvers and first outputs, each judged by its closed form on one dense teacher run.
+
+Steps between grid families matter more than any coefficient, so this comes before the end-to-end fit, which then moves every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from dode.denoisers import Denoiser
+from dode.distillation.batch import Batch
+from dode.distillation.choice import Candidate, judge
+from dode.distillation.directions import DirectionsLike, make_directions
+from dode.distillation.gram import RIDGES
+from dode.distillation.greedy import corrected, fit
+from dode.grids import Grid, Karras, LogSNR, Power, Quadratic, Shifted, Uniform
+from dode.schedules import NoiseSchedule
+from dode.solvers import REGISTRY, Solver
+from dode.solvers import solver as make_solver
+from dode.tableau import FIRST, Tableau
+
+# One-parameter families of grids.
+POWERS = (0.8, 1.0, 1.2, 1.5, 2.0, 3.0)
+SHIFTS = (0.5, 0.7, 1.5, 2.5)
+RHOS = (3.0, 7.0)
+# How many of the best grids are tried with a first output that is no evaluation.
+_WITH_SHARED = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A tableau that was tried.
+
+    Attributes:
+        name: solver, grid and first output.
+        base: the solver as it is.
+        candidate: its closed form, judged on validation.
+        base_error: the validation error of the base; nan where it was not measured.
+    """
+
+    name: str
+    base: Tableau
+    candidate: Candidate
+    base_error: float
+
+
+def grid_families() -> list[Grid]:
+    """The grids that a thorough search tries."""
+    return [
+        *(Power(exponent=p) for p in POWERS),
+        *(Shifted(shift=s) for s in SHIFTS),
+        LogSNR(),
+        *(Karras(rho=r) for r in RHOS),
+    ]
+
+
+def search(
+    denoiser: Denoiser,
+    solvers: Sequence[Solver],
+    nfe: int,
+    grids: Sequence[Grid],
+    directions: DirectionsLike,
+    batch: Batch,
+    validation: Batch,
+    *,
+    firsts: Sequence[str] = ("network",),
+    with_base: bool = False,
+) -> list[Trial]:
+    """Try every solver on every grid, and the best of them with other first outputs; the best trial first.
+
+    Args:
+        denoiser: the network.
+        solvers: to try.
+        nfe: number of evaluations that every sample pays.
+        grids: to try.
+        directions: of the closed form.
+        batch, validation: with dense teacher states.
+        firsts: first outputs to try, "network" among them.
+        with_base: measure the bases too.
+    """
+    trials = [
+        _trial(denoiser, tableau, directions, batch, validation, with_base)
+        for tableau in _tableaux(denoiser.schedule, solvers, nfe, grids)
+    ]
+    trials.sort(key=lambda trial: trial.candidate.error)
+    for first in firsts:
+        if first == "network":
+            continue
+        seeds = [(t.base.grid, t.base.solver) for t in trials if t.base.first == "network"][:_WITH_SHARED]
+        wanted = [(s, g) for s in solvers for g in grids if (str(g), str(s)) in seeds]
+        for s, g in wanted:
+            for tableau in _tableaux(denoiser.schedule, [s], nfe + 1, [g]):
+                trials.append(_trial(denoiser, replace(tableau, first=first), directions, batch, validation, with_base))
+    return sorted(trials, key=lambda trial: trial.candidate.error)
+
+
+def everything(nfe: int, schedule: NoiseSchedule) -> tuple[list[Solver], list[Grid]]:
+    """All solvers of the registry with the options that people use, and the grids that have names."""
+    solvers = [make_solver(name) for name in REGISTRY]
+    return solvers, [Uniform(), Quadratic(), LogSNR(), Karras()]
+
+
+def _tableaux(schedule: NoiseSchedule, solvers: Iterable[Solver], nfe: int, grids: Iterable[Grid]) -> Iterator[Tableau]:
+    grids = list(grids)
+    for s in solvers:
+        for grid in grids:
+            try:
+                yield s.tableau(schedule, nfe, grid)
+            except ValueError:  # a budget or a grid that this solver does not have here
+                continue
+
+
+def _trial(
+    denoiser: Denoiser, base: Tableau, directions: DirectionsLike, batch: Batch, validation: Batch, with_base: bool
+) -> Trial:
+    along = make_directions(directions, base)
+    found = corrected(base, along, fit(denoiser, base, along, batch, RIDGES).coefficients)
+    shared = {"network": "", "zero": ", D0 = 0", "mean": ", D0 = mean"}[base.first]
+    name = f"{base.solver}, {base.grid}{shared}"
+    error = judge(denoiser, name, base, validation).error if with_base else float("nan")
+    return Trial(name, base, judge(denoiser, name, found, validation), error)
+
+
+__all__ = ["FIRST", "Trial", "everything", "grid_families", "search"]
