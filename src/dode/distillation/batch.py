@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from dode.conditions import Condition, take
+from dode.conditions import Condition, map_tensors, take
 from dode.tableau import Tableau
 from dode.teacher import States
 
@@ -39,6 +41,20 @@ class Batch:
     def end(self) -> Tensor:
         """The end point to reach."""
         return self.states.values[-1] if isinstance(self.states, States) else self.states[-1]
+
+    @property
+    def digest(self) -> str:
+        """A hash of noise, condition and end point."""
+        found = hashlib.sha256()
+
+        def add(tensor: Tensor) -> None:
+            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+
+        add(self.noise)
+        add(self.end)
+        map_tensors(add, self.cond)
+        found.update(repr(sorted((name, value) for name, value in self.cond.items() if not isinstance(value, Tensor))).encode())
+        return found.hexdigest()
 
     def part(self, rows: slice) -> Batch:
         """Some of the samples."""

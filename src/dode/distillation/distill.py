@@ -1,39 +1,35 @@
-"""`distill`: teacher, closed form, choice, end-to-end fit, search; and the measurement on held-out noise."""
+"""`distill`: a solver, a teacher and noise in; a tableau and its statistics out."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from dode.conditions import Condition, cycle
 from dode.denoisers import Denoiser
-from dode.distillation import greedy
 from dode.distillation.batch import Batch
-from dode.distillation.choice import Candidate, best, judge, measure, shrunk
-from dode.distillation.directions import Directions, DirectionsLike, make_directions
-from dode.distillation.effort import Effort, effort_of
-from dode.distillation.end_to_end import Refined, refine
+from dode.distillation.choice import measure
+from dode.distillation.data import Noises, Tutor, given
+from dode.distillation.directions import DirectionsLike, make_directions
+from dode.distillation.effort import effort_of
 from dode.distillation.gram import RIDGES
+from dode.distillation.ledger import Ledger
+from dode.distillation.method import AS_FITTED, Method, Outcome
 from dode.distillation.result import Distilled, Errors, TeacherError, with_statistics
-from dode.distillation.search import Trial, everything, grid_families, search
+from dode.distillation.search import everything, grid_families
 from dode.first_output import mean_output
 from dode.grids import GridLike, Uniform
-from dode.noise import FITTING, HELD_OUT, VALIDATION, standard_noise
 from dode.progress import evaluation_progress
 from dode.sampling import sample
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
-from dode.tableau import FIRST, Tableau
-from dode.teacher import Teacher, dense_teacher, make_teacher, teacher_states
+from dode.tableau import Tableau
+from dode.teacher import dense_teacher, make_teacher
 
 # The paper's method, exactly: `distill(..., **PAPER)`.
 PAPER: dict[str, Any] = {"directions": "paper", "shrink": False, "refine": 0}
@@ -44,9 +40,6 @@ _TEACHER = "deis"
 _DENSE = 64
 # Noises on which the teacher is compared with one twice as fine.
 _TEACHER_CHECKS = 4
-# Samples with which a search judges its many candidates.
-_SEARCH_SAMPLES = 32
-_STARTS = 2
 
 
 def distill(
@@ -110,361 +103,167 @@ def distill(
             the student.
         FloatingPointError: the network gave NaN or infinite values; the message names the step.
     """
-    job = _Job(
-        denoiser=denoiser,
-        effort=effort_of(effort),
-        directions=directions,
-        shrink=shrink,
-        refine=refine,
-        budget=budget,
-        cache=Path(cache) if cache is not None else None,
-        seed=seed,
-        cond=cond,
-    )
     began = time.perf_counter()
+    spending = effort_of(effort)
+    paper = directions == "paper"
+    as_published = paper and not shrink and refine == 0
+    iterations = spending.refine if refine is None else refine
+    automatic = solver == "auto"
     if grid is not None and times is not None:
         raise ValueError("give a grid or times, not both")
     where = grid if times is None else times
-    thorough = job.effort.search and targets is None and directions != "paper"
-    automatic = solver == "auto"
-    if automatic and (where is not None or targets is not None or directions == "paper"):
+    if automatic and (where is not None or targets is not None or paper):
         raise ValueError(
             'solver="auto" chooses solver and grid itself: leave out grid, times and targets, and the paper\'s directions'
         )
+    learned = spending.search and targets is None and not paper
+    searching = learned or automatic
     chosen = make_solver(_TEACHER if automatic else solver) if isinstance(solver, str) else solver
     base = chosen.tableau(denoiser.schedule, nfe, where)
-    job.prepare(base, noise, samples, validation, targets)
-    tutor = _tutor(teacher, chosen, directions)
-    made: Teacher | None = None
-    if targets is not None:
-        held_out = 0
-    elif thorough or automatic:
-        made = dense_teacher(tutor, denoiser.schedule, teacher_nfe or max(_DENSE, 8 * base.nfe))
-    else:
-        path = chosen.path(denoiser.schedule, nfe, where)
-        scale = job.effort.teacher_scale if teacher_scale is None and directions != "paper" else teacher_scale
-        made = make_teacher(tutor, path, base, scale=10 if scale is None else scale, nfe=teacher_nfe)
-    if made is not None and made.tableau.nfe < base.nfe:
-        raise ValueError(f"the teacher takes {made.tableau.nfe} evaluations, the student {base.nfe}: take a finer teacher")
-    if held_out < 0:
-        raise ValueError(f"held_out must be at least 0, got {held_out}")
-    dense = thorough or automatic
-    with evaluation_progress(denoiser, job.expected(base, made, held_out), f"distilling {solver}", show=progress):
-        job.teach(made, dense, targets)
-        if dense:
-            solvers, grids = ([chosen], grid_families()) if not automatic else everything(base.nfe, denoiser.schedule)
-            result = job.searched(base, solvers, grids, named=not automatic, learned=thorough)
+    along = make_directions(directions, base)
+
+    if noise is None and targets is not None:
+        raise ValueError("targets need the noise that they belong to: give noise too")
+    if samples is None:
+        samples = 100 if as_published else spending.samples
+    choose = shrink or iterations > 0
+    choosing = 0 if not choose or targets is not None else spending.validation if validation is None else validation
+    if choose and targets is None and choosing < 2:
+        raise ValueError(f"validation must be at least 2 samples, got {choosing}: or shrink=False and refine=0 for none")
+    noises = Noises.make(
+        denoiser, seed, samples if noise is None else noise, choosing, held_out if targets is None else 0, cond
+    )
+    if len(noises.fit) < len(along):
+        raise ValueError(f"{len(along)} directions need at least {len(along)} fitting samples, got {len(noises.fit)}")
+
+    folder = None if cache is None else Path(cache)
+    teaching = _solver_of_teacher(teacher, chosen, paper)
+    tutor: Tutor | None = None
+    if targets is None:
+        if searching:
+            made = dense_teacher(teaching, denoiser.schedule, teacher_nfe or max(_DENSE, 8 * base.nfe))
         else:
-            result = job.fitted(base)
-        teacher_error = job.check_teacher(made, tutor) if made is not None else None
-        fitting, unseen = job.measured(result, made, dense, held_out)
-    found = result.tableau
-    if found.first == "mean" and not cond:
-        with job.count("shared"):
-            like = noise if noise is not None else job.fit.noise
-            mean = mean_output(denoiser, found, like.to(denoiser.device), {})
-        found = replace(found, mean=mean.double().cpu().numpy())
-    described = "given targets" if made is None else f"{tutor}, {made.tableau.nfe} NFE" + (", dense" if dense else "")
+            scale = teacher_scale if teacher_scale is not None else 10 if paper else spending.teacher_scale
+            path = chosen.path(denoiser.schedule, nfe, where)
+            made = make_teacher(teaching, path, base, scale=scale, nfe=teacher_nfe)
+        if made.tableau.nfe < base.nfe:
+            raise ValueError(f"the teacher takes {made.tableau.nfe} evaluations, the student {base.nfe}: take a finer teacher")
+        tutor = Tutor(made, searching, folder)
+
+    ledger = Ledger(denoiser)
+    allowed = spending.evaluations(base.nfe) if budget is None else budget
+    total = _expected(noises, base.nfe, tutor, allowed if iterations or searching else 0)
+    with evaluation_progress(denoiser, total, f"distilling {solver}", show=progress):
+        with ledger.count("teacher"):
+            fit, judging = _learn(denoiser, noises, tutor, targets, base.rows, choose=choose)
+        method = Method(
+            denoiser, directions, shrink, iterations, allowed, folder, ledger, fit, judging, (0.0,) if paper else RIDGES
+        )
+        if searching:
+            solvers, grids = everything() if automatic else ([chosen], grid_families())
+            outcome = method.search(None if automatic else base, solvers, base.nfe, grids, learned=learned)
+        else:
+            outcome = method.improve(base)
+        if outcome.tableau.first == "mean" and not cond:
+            outcome = replace(outcome, tableau=_with_mean(denoiser, outcome.tableau, fit, ledger))
+        with ledger.count("measurement"):
+            teacher_error = None if tutor is None else _teacher_error(denoiser, teaching, tutor, fit)
+            fitting = _errors(denoiser, outcome, fit, fitted=True)
+            unseen = None if tutor is None else tutor.batch(denoiser, noises, "held_out")
+            measured = None if unseen is None else _errors(denoiser, outcome, unseen)
+    start = outcome.start
     return with_statistics(
         Distilled(
-            tableau=found,
-            base=result.base,
-            directions=result.directions,
-            coefficients=result.fit.coefficients if result.fit is not None else np.zeros((base.rows, 0)),
-            factors=result.base.integrand.factors if result.base.integrand is not None else np.ones(result.base.rows),
-            standard_errors=result.fit.standard_errors if result.fit is not None else np.zeros((base.rows, 0)),
-            kept=result.fit.kept if result.fit is not None else (),
-            ridges=result.fit.ridges if result.fit is not None else (),
-            chosen=result.chosen,
-            candidates=tuple(result.candidates),
-            refined=result.refined,
-            trials=tuple(result.trials),
+            tableau=outcome.tableau,
+            base=outcome.base,
+            directions=outcome.directions,
+            coefficients=outcome.fit.coefficients,
+            factors=start.integrand.factors if start.integrand is not None else np.ones(start.rows),
+            standard_errors=outcome.fit.standard_errors,
+            kept=outcome.fit.kept,
+            ridges=outcome.fit.ridges,
+            chosen=outcome.chosen,
+            candidates=outcome.candidates,
+            refined=outcome.refined,
+            trials=outcome.trials,
             teacher_error=teacher_error,
             fitting=fitting,
-            held_out=unseen,
+            held_out=measured,
             seconds=time.perf_counter() - began,
-            evaluations=job.evaluations,
+            evaluations=ledger.evaluations,
             settings={
                 "model": denoiser.name,
-                "effort": "paper" if job.paper else effort,
-                "teacher": described,
-                "samples": len(job.fit),
-                "validation": len(job.validation) if job.validation is not None else 0,
+                "effort": "paper" if as_published else effort,
+                "teacher": _described(tutor, teaching),
+                "samples": len(fit),
+                "validation": 0 if judging is None else len(judging),
                 "seed": seed,
             },
         )
     )
 
 
-@dataclass(eq=False)
-class _Outcome:
-    """What the fitting came to, before it is measured."""
-
-    base: Tableau
-    tableau: Tableau
-    directions: tuple[str, ...]
-    fit: greedy.Fit | None
-    chosen: str
-    candidates: Sequence[Candidate] = ()
-    refined: Refined | None = None
-    trials: Sequence[Trial] = ()
-
-
-@dataclass(eq=False)
-class _Job:
-    """One distillation: its data, and the steps in which it is done."""
-
-    denoiser: Denoiser
-    effort: Effort
-    directions: DirectionsLike
-    shrink: bool
-    refine: int | None
-    budget: int | None
-    cache: Path | None
-    seed: int
-    cond: Condition
-    evaluations: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def paper(self) -> bool:
-        """The paper's method, exactly."""
-        return self.directions == "paper" and not self.shrink and self.refine == 0
-
-    @property
-    def steps(self) -> int:
-        """Accepted steps of the end-to-end fit at the most."""
-        return self.effort.refine if self.refine is None else self.refine
-
-    def prepare(
-        self,
-        base: Tableau,
-        noise: Tensor | None,
-        samples: int | None,
-        validation: int | None,
-        targets: Tensor | Sequence[Tensor] | None,
-    ) -> None:
-        """Make the noise of the fitting and the validation set."""
-        needs_validation = self.shrink or self.steps > 0
-        if noise is None:
-            if targets is not None:
-                raise ValueError("targets need the noise that they belong to: give noise too")
-            count = (100 if self.paper else self.effort.samples) if samples is None else samples
-            noise = _noise(self.denoiser, count, self.seed, FITTING)
-        self.noise = noise
-        self.choosing: Tensor | None = None
-        self._targets = None if targets is None else _checked_targets(targets, noise, base.rows)
-        if needs_validation and targets is None:
-            count = self.effort.validation if validation is None else validation
-            if count < 2:
-                raise ValueError(f"validation must be at least 2 samples, got {count}: or shrink=False and refine=0 for none")
-            self.choosing = standard_noise(self.seed, count, tuple(noise.shape[1:]), stream=VALIDATION, dtype=noise.dtype)
-        along = make_directions(self.directions, base)
-        if len(noise) < len(along):
-            raise ValueError(f"{len(along)} directions need at least {len(along)} fitting samples, got {len(noise)}")
-
-    def expected(self, base: Tableau, made: Teacher | None, held_out: int) -> int:
-        """About how many evaluations the whole takes, for the progress bar."""
-        choosing = 0 if self.choosing is None else len(self.choosing)
-        teacher = made.tableau.nfe if made is not None else 0
-        fit = teacher * (len(self.noise) + choosing) + base.nfe * len(self.noise)
-        if self.steps or self.effort.search:
-            fit = max(fit, self._budget(base.nfe))
-        return fit + (teacher + 2 * base.nfe) * held_out + 2 * base.nfe * len(self.noise) + 2 * teacher * _TEACHER_CHECKS
-
-    def teach(self, made: Teacher | None, dense: bool, targets: Tensor | Sequence[Tensor] | None) -> None:
-        """Run the teacher on both sets, or take the targets apart."""
-        count = len(self.noise)
-        cond = cycle(self.cond, 0, count)
-        if made is None:
-            assert self._targets is not None
-            whole = Batch(self.noise, cond, list(self._targets))
-            if not (self.shrink or self.steps):
-                self.fit, self.validation = whole, None
-                return
-            cut = count - max(2, count // 5)
-            if cut < 1:
-                raise ValueError(
-                    f"{count} samples are too few to keep some for validation: shrink=False and refine=0 use them all"
-                )
-            self.fit, self.validation = whole.part(slice(0, cut)), whole.part(slice(cut, count))
-            return
-        with self.count("teacher"):
-            states = teacher_states(self.denoiser, made, self.noise, cond, dense=dense, cache=self.cache)
-            self.fit = Batch(self.noise, cond, states)
-            self.validation = None
-            if self.choosing is not None:
-                rest = cycle(self.cond, count, count + len(self.choosing))
-                states = teacher_states(self.denoiser, made, self.choosing, rest, dense=dense, cache=self.cache)
-                self.validation = Batch(self.choosing, rest, states)
-
-    def fitted(self, base: Tableau) -> _Outcome:
-        """Closed form, choice, end-to-end fit, on the base's own times."""
-        along = make_directions(self.directions, base)
-        with self.count("fit"):
-            found = greedy.fit(self.denoiser, base, along, self.fit, (0.0,) if self.directions == "paper" else RIDGES)
-        outcome = _Outcome(base, greedy.corrected(base, along, found.coefficients), along.names, found, "the fit as it is")
-        if self.validation is None:
-            return outcome
-        outcome.candidates = self._judged(base, along, found)
-        self._refined(outcome, self._best(outcome), times=False)
-        self._settle(outcome)
-        return outcome
-
-    def searched(
-        self, base: Tableau, solvers: Sequence[Solver], grids: Sequence[Any], *, named: bool, learned: bool
-    ) -> _Outcome:
-        """Many starts by their closed form; the best of them end to end, with their times if `learned`."""
-        assert self.validation is not None
-        few, chooser = self.fit.part(slice(0, _SEARCH_SAMPLES)), self.validation.part(slice(0, _SEARCH_SAMPLES))
-        with self.count("search"):
-            trials = search(
-                self.denoiser,
-                solvers,
-                base.nfe,
-                grids,
-                self.directions,
-                few,
-                chooser,
-                firsts=FIRST if learned else ("network",),
-                with_base=not named,
-            )
-        if not named:
-            bases = [trial for trial in trials if math.isfinite(trial.base_error)]
-            base = min(bases, key=lambda trial: trial.base_error).base
-        starts = [trials[0], *(t for t in trials[1:] if t.base.first != trials[0].base.first or not learned)][:_STARTS]
-        if len(starts) < _STARTS:
-            starts = trials[:_STARTS]
-        outcome: _Outcome | None = None
-        with self.count("choice"):
-            reference = judge(self.denoiser, "the base", base, self.validation)
-        candidates = [reference]
-        for i, trial in enumerate(starts if learned else starts[:1]):
-            along = make_directions(self.directions, trial.base)
-            with self.count("fit"):
-                found = greedy.fit(self.denoiser, trial.base, along, self.fit, RIDGES)
-            start = greedy.corrected(trial.base, along, found.coefficients)
-            with self.count("choice"):
-                candidate = judge(self.denoiser, f"closed form, {trial.name}", start, self.validation)
-            candidates.append(candidate)
-            attempt = _Outcome(base, start, along.names, found, candidate.name, [candidate])
-            share = (len(starts) - i) if learned else 1
-            self._refined(attempt, candidate, times=learned, share=share, name=trial.name)
-            candidates += attempt.candidates[1:]
-            if outcome is None or _error(attempt) < _error(outcome):
-                outcome = attempt
-        assert outcome is not None
-        outcome.candidates, outcome.trials = candidates, trials
-        self._settle(outcome)
-        return outcome
-
-    def _judged(self, base: Tableau, along: Directions, found: greedy.Fit) -> list[Candidate]:
-        assert self.validation is not None
-        options = shrunk(base, along, found) if self.shrink else shrunk(base, along, found, (1.0,), 0)
-        with self.count("choice"):
-            return [judge(self.denoiser, name, tableau, self.validation) for name, tableau in [("the base", base), *options]]
-
-    def _refined(self, outcome: _Outcome, start: Candidate, *, times: bool, share: int = 1, name: str = "") -> None:
-        """The end-to-end fit from a candidate, within what is left of the budget; adds what it finds to the candidates."""
-        if not self.steps:
-            return
-        assert self.validation is not None
-        left = self._budget(outcome.base.nfe) - sum(self.evaluations.values()) - start.tableau.nfe * len(self.validation)
-        file = (
-            None if self.cache is None else self.cache / f"refine-{start.tableau.digest[:16]}-{self.seed}-{len(self.fit)}.json"
-        )
-        with self.count("end-to-end"):
-            found = refine(
-                self.denoiser,
-                start.tableau,
-                self.fit,
-                self.validation,
-                budget=left / share,
-                times=times,
-                iterations=self.steps,
-                checkpoint=file,
-            )
-        outcome.refined = found
-        if found.iterations:
-            label = "end to end, with times" if times else "end to end"
-            with self.count("choice"):
-                candidate = judge(self.denoiser, f"{label}, {name}" if name else label, found.tableau, self.validation)
-            outcome.candidates = [*outcome.candidates, candidate]
-
-    def _best(self, outcome: _Outcome) -> Candidate:
-        """The candidate with the smallest validation error."""
-        return min(outcome.candidates, key=lambda candidate: candidate.error)
-
-    def _settle(self, outcome: _Outcome) -> None:
-        picked = best(outcome.candidates) if self.shrink else outcome.candidates[-1]
-        outcome.tableau = picked.tableau
-        outcome.chosen = picked.name
-
-    def check_teacher(self, made: Teacher, tutor: Solver) -> TeacherError:
-        """The teacher's own error: its end point against that of a run twice as fine, on a few noises."""
-        count = min(_TEACHER_CHECKS, len(self.fit))
-        few = self.fit.part(slice(0, count))
-        times = made.tableau.times
-        steps = sorted(set(times.tolist()), reverse=True)
-        fine = Uniform().refine(self.denoiser.schedule, steps, [2] * (len(steps) - 1))
-        with self.count("measurement"):
-            x = sample(self.denoiser, tutor.tableau(self.denoiser.schedule, grid=fine), few.noise, **few.cond)
-        error = (x.double() - few.end.to(x).double()).square().flatten(1).mean(1)
-        return TeacherError(float(error.mean()), count, made.tableau.nfe)
-
-    def measured(self, outcome: _Outcome, made: Teacher | None, dense: bool, held_out: int) -> tuple[Errors, Errors | None]:
-        """Errors of base and distilled on the fitting noise, and on noise that neither fitted nor chose."""
-        with self.count("measurement"):
-            fitting = self._errors(outcome, self.fit)
-            if made is None or not held_out:
-                return fitting, None
-            fresh = standard_noise(self.seed, held_out, tuple(self.noise.shape[1:]), stream=HELD_OUT, dtype=self.noise.dtype)
-            first = len(self.noise) + (0 if self.choosing is None else len(self.choosing))
-            cond = cycle(self.cond, first, first + held_out)
-            states = teacher_states(self.denoiser, made, fresh, cond, dense=dense, cache=self.cache)
-            return fitting, self._errors(outcome, Batch(fresh, cond, states))
-
-    def _errors(self, outcome: _Outcome, batch: Batch) -> Errors:
-        base = measure(self.denoiser, outcome.base, batch)
-        if outcome.tableau is outcome.base:
-            return Errors(base, base)
-        if outcome.fit is not None and outcome.chosen == "the fit as it is" and batch is self.fit:
-            return Errors(base, outcome.fit.errors)
-        return Errors(base, measure(self.denoiser, outcome.tableau, batch))
-
-    def _budget(self, nfe: int) -> int:
-        return self.effort.evaluations(nfe) if self.budget is None else self.budget
-
-    @contextmanager
-    def count(self, what: str) -> Iterator[None]:
-        """Network evaluations by what they were spent on."""
-        before = self.denoiser.evaluations
-        yield
-        self.evaluations[what] = self.evaluations.get(what, 0) + self.denoiser.evaluations - before
-
-
-def _error(outcome: _Outcome) -> float:
-    return min(candidate.error for candidate in outcome.candidates)
-
-
-def _tutor(teacher: str | Solver | None, chosen: Solver, directions: DirectionsLike) -> Solver:
+def _solver_of_teacher(teacher: str | Solver | None, chosen: Solver, paper: bool) -> Solver:
     if teacher is None:
-        return chosen if directions == "paper" else make_solver(_TEACHER)
+        return chosen if paper else make_solver(_TEACHER)
     return make_solver(teacher) if isinstance(teacher, str) else teacher
 
 
-def _noise(denoiser: Denoiser, count: int, seed: int, stream: int) -> Tensor:
-    if count < 1:
-        raise ValueError(f"samples must be at least 1, got {count}")
-    if denoiser.shape is None:
-        raise ValueError("the shape of a sample is not known: make the Denoiser with shape=..., or hand over noise")
-    dtype = torch.promote_types(denoiser.dtype or torch.float32, torch.float32)
-    return standard_noise(seed, count, denoiser.shape, stream=stream, dtype=dtype)
+def _described(tutor: Tutor | None, teaching: Solver) -> str:
+    if tutor is None:
+        return "given targets"
+    return f"{teaching}, {tutor.teacher.tableau.nfe} NFE" + (", dense" if tutor.dense else "")
 
 
-def _checked_targets(targets: Tensor | Sequence[Tensor], noise: Tensor, rows: int) -> Sequence[Tensor]:
-    if len(targets) != rows or any(target.shape != noise.shape for target in targets):
-        raise ValueError(
-            f"targets must have shape {(rows, *noise.shape)}, a state for each row, got {len(targets)} of "
-            f"{tuple(targets[0].shape) if len(targets) else '-'}"
-        )
-    return list(targets)
+def _expected(noises: Noises, nfe: int, tutor: Tutor | None, allowed: int) -> int:
+    """About how many evaluations the whole takes, for the progress bar."""
+    fit, validation, held_out = noises.counts
+    teacher = 0 if tutor is None else tutor.teacher.tableau.nfe
+    making = max(allowed, teacher * (fit + validation) + nfe * fit)
+    return making + nfe * fit + (teacher + 2 * nfe) * held_out + 2 * teacher * _TEACHER_CHECKS
+
+
+def _learn(
+    denoiser: Denoiser,
+    noises: Noises,
+    tutor: Tutor | None,
+    targets: Tensor | Sequence[Tensor] | None,
+    rows: int,
+    *,
+    choose: bool,
+) -> tuple[Batch, Batch | None]:
+    """Fitting and validation set, of the teacher or of the caller's targets."""
+    if tutor is None:
+        assert targets is not None
+        return given(noises, targets, rows, choose=choose)
+    fit = tutor.batch(denoiser, noises, "fit")
+    assert fit is not None
+    return fit, tutor.batch(denoiser, noises, "validation")
+
+
+def _with_mean(denoiser: Denoiser, tableau: Tableau, fit: Batch, ledger: Ledger) -> Tableau:
+    """An unconditional network's mean first output goes into the file."""
+    with ledger.count("shared"):
+        mean = mean_output(denoiser, tableau, fit.noise.to(denoiser.device), {})
+    return replace(tableau, mean=mean.double().cpu().numpy())
+
+
+def _teacher_error(denoiser: Denoiser, teaching: Solver, tutor: Tutor, fit: Batch) -> TeacherError:
+    """The teacher's end point against that of a run twice as fine, on a few noises."""
+    few = fit.part(slice(0, _TEACHER_CHECKS))
+    made = tutor.teacher.tableau
+    steps = sorted(set(made.times.tolist()), reverse=True)
+    fine = Uniform().refine(denoiser.schedule, steps, [2] * (len(steps) - 1))
+    x = sample(denoiser, teaching.tableau(denoiser.schedule, grid=fine), few.noise, **few.cond)
+    error = (x.double() - few.end.to(x).double()).square().flatten(1).mean(1)
+    return TeacherError(float(error.mean()), len(few), made.nfe)
+
+
+def _errors(denoiser: Denoiser, outcome: Outcome, batch: Batch, *, fitted: bool = False) -> Errors:
+    """Of base and result on a set; what the fit itself walked on the fitting set is known."""
+    base = measure(denoiser, outcome.base, batch)
+    if outcome.tableau is outcome.base:
+        return Errors(base, base)
+    if fitted and outcome.chosen == AS_FITTED:
+        return Errors(base, outcome.fit.errors)
+    return Errors(base, measure(denoiser, outcome.tableau, batch))

@@ -18,7 +18,7 @@ from dode.grids import Grid, Karras, LogSNR, Power, Quadratic, Shifted, Uniform
 from dode.schedules import NoiseSchedule
 from dode.solvers import REGISTRY, Solver
 from dode.solvers import solver as make_solver
-from dode.tableau import FIRST, Tableau
+from dode.tableau import Tableau
 
 # One-parameter families of grids.
 POWERS = (0.8, 1.0, 1.2, 1.5, 2.0, 3.0)
@@ -95,7 +95,7 @@ def search(
     return sorted(trials, key=lambda trial: trial.candidate.error)
 
 
-def everything(nfe: int, schedule: NoiseSchedule) -> tuple[list[Solver], list[Grid]]:
+def everything() -> tuple[list[Solver], list[Grid]]:
     """All solvers of the registry with the options that people use, and the grids that have names."""
     solvers = [make_solver(name) for name in REGISTRY]
     return solvers, [Uniform(), Quadratic(), LogSNR(), Karras()]
@@ -120,6 +120,3 @@ def _trial(
     name = f"{base.solver}, {base.grid}{shared}"
     error = judge(denoiser, name, base, validation).error if with_base else float("nan")
     return Trial(name, base, judge(denoiser, name, found, validation), error)
-
-
-__all__ = ["FIRST", "Trial", "everything", "grid_families", "search"]

@@ -1,0 +1,32 @@
+"""What the network evaluations of a distillation were spent on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dode.denoisers import Denoiser
+
+
+class Ledger:
+    """Counts a denoiser's evaluations by purpose.
+
+    Attributes:
+        evaluations: network evaluations of one sample, by purpose in the order of first use.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self._denoiser = denoiser
+        self.evaluations: dict[str, int] = {}
+
+    @property
+    def spent(self) -> int:
+        """All so far."""
+        return sum(self.evaluations.values())
+
+    @contextmanager
+    def count(self, purpose: str) -> Iterator[None]:
+        """Book what is spent while the block runs."""
+        before = self._denoiser.evaluations
+        yield
+        self.evaluations[purpose] = self.evaluations.get(purpose, 0) + self._denoiser.evaluations - before
