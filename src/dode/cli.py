@@ -266,6 +266,108 @@ def compare(
     console.print("wrote " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
 
 
+@app.command()
+def study(
+    model: Model,
+    out: Annotated[
+        Path, typer.Option(help="The folder for the page (study.md), study.csv and the plots; made if it is not there.")
+    ],
+    solver: Annotated[str, typer.Option(help="The solver that is distilled.")] = "deis",
+    nfe: Annotated[int, typer.Option(help="Number of network evaluations, but for the axis nfe.")] = 5,
+    axes: Annotated[str, typer.Option(help="What is varied, separated by commas.")] = (
+        "samples,teacher-scale,seeds,guidance,classes,nfe"
+    ),
+    values: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AXIS=V,V,...", help="Other values of an axis, e.g. samples=8,64,512; may be repeated."),
+    ] = None,
+    option: Options = None,
+    grid: GridName = None,
+    samples: Annotated[int, typer.Option(help="Fitting samples, but for the axis samples.")] = 100,
+    repeats: Annotated[int, typer.Option(help="Fits with other noise at each value of the axis samples.")] = 3,
+    held_out: Annotated[int, typer.Option(help="Samples on which errors are measured; no fit sees their noise.")] = 128,
+    reference_nfe: Annotated[int, typer.Option(help="Network evaluations of the reference.")] = 100,
+    classes: Classes = None,
+    guidance_scale: Guidance = 1.0,
+    seed: Seed = 0,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    force: Force = False,
+) -> None:
+    """Study how the error depends on samples, teacher, seed, guidance, classes and budget: a page with numbers and plots.
+
+    The paper's method (lambda alone) and the end-to-end fit are studied side by side.
+
+    An interrupted study goes on where it was when the same command is given again; --force starts over.
+
+    For example: dode study fashion --axes samples,seeds --out study
+    """
+    import shlex
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from dode.report.axes import NAMES, Result
+    from dode.report.study import study as run
+    from dode.report.study_page import PAGE, RECORDS, check_output
+
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"the folder {out.parent} does not exist: make it first")
+    names = [name.strip() for name in axes.split(",")]
+    if out.exists():
+        check_output(out, names, overwrite=force)
+    chosen = _solver(solver, option)
+    others = _axis_values(values)
+    denoiser = _load(model, guidance_scale, batch_size, device)
+    condition = _condition(denoiser, classes)
+    made = not out.exists()
+    out.mkdir(exist_ok=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task("studying", total=None)
+
+        def show(axis: str, result: Result, done: int, total: int) -> None:
+            if done == 1:  # all is checked: from here on the folder holds an unfinished study
+                (out / PAGE).unlink(missing_ok=True)
+            case = result.case
+            where = " ".join(f"{axis} {case.value} {case.series}".split())
+            found = result.skipped or f"{result.error:.3e}, {result.gain[0]:.3f} of the base's"
+            bar.console.print(f"{where}, {NAMES[case.method]}: {found}", highlight=False, soft_wrap=True)
+            bar.update(task, completed=done, total=total)
+
+        try:
+            result = run(
+                denoiser,
+                chosen,
+                nfe,
+                names,
+                values=others,
+                samples=samples,
+                repeats=repeats,
+                held_out=held_out,
+                reference_nfe=reference_nfe,
+                grid=_grid(grid),
+                seed=seed,
+                records=out / RECORDS,
+                restart=force,
+                on_result=show,
+                **condition,
+            )
+        except KeyboardInterrupt:
+            kept = f"what is done is kept in {out / RECORDS}: the same command without --force goes on from there"
+            bar.console.print(kept, highlight=False, soft_wrap=True)
+            raise
+        finally:
+            if made and not any(out.iterdir()):
+                out.rmdir()
+    written = result.save(out, overwrite=force, command=shlex.join(["dode", *sys.argv[1:]]))
+    for table in result.tables():
+        console.print(table)
+    for name, reason in result.skipped.items():
+        console.print(f"skipped {name}: {reason}", highlight=False, soft_wrap=True)
+    console.print(f"in all {result.effort}", highlight=False, soft_wrap=True)
+    console.print("wrote " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
+
+
 @app.callback(invoke_without_command=True)
 def common(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
@@ -365,6 +467,25 @@ def _integers(text: str, what: str) -> list[int]:
     if not numbers:
         raise ValueError(f"{what} is empty: {text!r}")
     return numbers
+
+
+def _axis_values(texts: list[str] | None) -> dict[str, Any]:
+    """Values of axes of a study, written AXIS=V,V,...; all but the guidance scales are whole numbers."""
+    found: dict[str, Any] = {}
+    for text in texts or []:
+        axis, separator, listed = (part.strip() for part in text.partition("="))
+        if not separator:
+            raise ValueError(f"--values takes AXIS=V,V,..., got {text!r}")
+        if axis == "classes":
+            found[axis] = [name.strip() for name in listed.split(",")]
+        elif axis == "guidance":
+            try:
+                found[axis] = [float(value) for value in listed.split(",")]
+            except ValueError:
+                raise ValueError(f"--values guidance takes numbers separated by commas, got {listed!r}") from None
+        else:
+            found[axis] = _integers(listed, f"--values {axis}")
+    return found
 
 
 def _condition(denoiser: Any, classes: str | None) -> dict[str, Any]:

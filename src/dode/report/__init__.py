@@ -1,5 +1,7 @@
-"""Comparisons of solvers as tables and plots."""
+"""Comparisons of solvers and sensitivity studies as tables and plots."""
 
 from dode.report.compare import Comparison, Entry, compare
+from dode.report.study import study
+from dode.report.study_page import Study
 
-__all__ = ["Comparison", "Entry", "compare"]
+__all__ = ["Comparison", "Entry", "Study", "compare", "study"]
