@@ -36,6 +36,10 @@ _TIME_STEP = 5e-3
 _LONGEST_TIME_STEP = 0.5
 # Levenberg-Marquardt's damping, relative to the diagonal: where it starts, its change on success and on failure, where it gives up.
 _DAMPING, _RELAX, _TIGHTEN, _HOPELESS = 1e-3, 5.0, 6.0, 1e4
+# A step that gains less than this share ends the fit; a validation error that falls by less is no better.
+_CONVERGED = 1e-3
+# The Jacobian is taken from so many samples that the budget lasts for these many steps, with at least this many equations an unknown.
+_STEPS, _EQUATIONS = 10, 4
 # Samples whose columns are held at once.
 _CHUNK = 16
 
@@ -84,9 +88,9 @@ def refine(
     *,
     budget: float = math.inf,
     times: bool = False,
-    outputs: int = 5,
+    outputs: int = 4,
     iterations: int = 30,
-    jacobian_samples: int = 32,
+    jacobian_samples: int | None = None,
     inner_weight: float = 0.0,
     patience: int = 3,
     checkpoint: Path | None = None,
@@ -103,7 +107,8 @@ def refine(
         times: fit the times of the inner evaluations too.
         outputs: newest outputs whose coefficients a row may change.
         iterations: accepted steps at the most.
-        jacobian_samples: of the fitting samples, how many the Jacobian is taken from; the error always from all.
+        jacobian_samples: of the fitting samples, how many the Jacobian is taken from (the error is always that of all); by default
+            at most a third, and so many that the budget lasts for several steps.
         inner_weight: weight of each inner state's square distance to its own target, beside the end point's; 0 for the end alone.
         patience: accepted steps without a better validation error after which to stop.
         checkpoint: a file to keep the fit in after each accepted step; where it is there, the fit goes on from it.
@@ -117,10 +122,11 @@ def refine(
     problem = _Problem(denoiser, tableau, tuple(_unknowns(tableau, outputs, times)), fit, inner_weight)
     problem.check()
     judge = _Problem(denoiser, tableau, problem.unknowns, validation, 0.0)
-    progress = _Progress.begin(problem, judge, tableau, checkpoint)
     begun = denoiser.evaluations
+    progress = _Progress.begin(problem, judge, tableau, checkpoint)
     trial_cost, judge_cost = tableau.nfe * len(fit), tableau.nfe * len(validation)
-    jacobian_cost = problem.jacobian_cost(jacobian_samples)
+    taken = jacobian_samples or problem.affordable(budget, trial_cost + judge_cost)
+    jacobian_cost = problem.jacobian_cost(taken)
     stopped, stale = "", 0
     while not stopped:
         if progress.iterations >= iterations:
@@ -129,7 +135,7 @@ def refine(
             stopped = "the budget is spent"
         if stopped:
             break
-        normal, gradient = problem.normal_equations(progress.student, jacobian_samples)
+        normal, gradient = problem.normal_equations(progress.student, taken)
         if not (np.isfinite(normal).all() and np.isfinite(gradient).all()):
             stopped = "the Jacobian is not finite"
             break
@@ -154,7 +160,8 @@ def refine(
             on_step(progress.iterations, progress.error, progress.validation)
         if stale >= patience:
             stopped = "validation no longer improves"
-        elif progress.error > before * (1 - 1e-3):
+        elif progress.error > before * (1 - _CONVERGED) and progress.damping <= _DAMPING:
+            # A small gain says little where damping kept the step small.
             stopped = "converged"
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
@@ -199,7 +206,7 @@ class _Progress:
         """Count a step; True if it is better on validation by more than a thousandth."""
         self.iterations += 1
         self.validation = validation
-        better = validation < self.best_validation * (1 - 1e-3)
+        better = validation < self.best_validation * (1 - _CONVERGED)
         if validation < self.best_validation:
             self.best, self.best_validation = self.student, validation
         return better
@@ -243,6 +250,14 @@ class _Problem:
         rows = self.tableau.rows
         each = [rows - u.row if u.kind == "time" else rows - 1 - u.row for u in self.unknowns]
         return min(samples, len(self.batch)) * (sum(each) + self.tableau.nfe)
+
+    def affordable(self, budget: float, step_cost: int) -> int:
+        """Samples of the Jacobian with which the budget lasts for several steps, each with a trial and its judgement."""
+        most = max(1, math.ceil(len(self.batch) / 3))
+        least = min(most, math.ceil(_EQUATIONS * len(self.unknowns) / self.size))
+        for_jacobian = budget / _STEPS - step_cost
+        affordable = for_jacobian / self.jacobian_cost(1) if math.isfinite(budget) else most
+        return int(min(max(affordable, least), most))
 
     def error(self, student: Student) -> float:
         """What is minimised, over an element; infinite where the run diverges."""

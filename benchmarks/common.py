@@ -1,0 +1,81 @@
+"""Common to the benchmarks: the networks they run on, references that are made once, and results that an interrupted run keeps."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import dode
+from dode.conditions import Condition, cycle
+from dode.denoisers import Denoiser
+from dode.distillation.batch import Batch
+from dode.noise import REPORT, standard_noise
+from dode.teacher import dense_teacher, teacher_states
+
+# The exactly known Gaussian mixture belongs to the tests.
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+NETWORKS = ("fashion", "fashion-flow", "mixture")
+SEED = 0
+HELD_OUT = 256
+REFERENCE = "deis"
+REFERENCE_NFE = 500
+
+
+def network(name: str) -> tuple[Denoiser, Condition]:
+    """A denoiser by name, with the condition that it is fitted and measured for: all classes in turn, where it has any."""
+    if name == "mixture":
+        from mixture import mixture_denoiser
+
+        return mixture_denoiser(dode.schedules.VP.linear(), name="mixture"), {}
+    return dode.load(name), {"class_labels": torch.arange(10)} if name == "fashion" else {}
+
+
+def held_out(denoiser: Denoiser, cond: Condition, store: Store, count: int = HELD_OUT) -> Batch:
+    """Noise of the stream that nothing is fitted to or chosen by, with the end point of a fine reference run."""
+    assert denoiser.shape is not None
+    noise = standard_noise(SEED, count, denoiser.shape, stream=REPORT)
+    own = cycle(cond, 0, count)
+    tableau = dode.solver(REFERENCE).tableau(denoiser.schedule, REFERENCE_NFE)
+    teacher = dense_teacher(dode.solver(REFERENCE), denoiser.schedule, REFERENCE_NFE)
+    last = type(teacher)(teacher.tableau, (tableau.rows - 1,))
+    return Batch(noise, own, teacher_states(denoiser, last, noise, own, cache=store.folder))
+
+
+class Store:
+    """Results by name in a JSON-lines file: what is there is not computed again."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._path = folder / "results.jsonl"
+        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+        self._known: dict[str, Any] = {}
+        for line in lines:
+            self._known.update(json.loads(line))
+
+    def get(self, name: str, compute: Callable[[], Any]) -> Any:
+        """The result of that name, computed where it is not known yet."""
+        if name not in self._known:
+            self._known[name] = compute()
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({name: self._known[name]}) + "\n")
+        return self._known[name]
+
+
+def squared_distances(x: Tensor, target: Tensor) -> list[float]:
+    """Mean square distance of each sample over its elements."""
+    return [float(v) for v in (x.double() - target.double()).square().flatten(1).mean(1)]
+
+
+def mean_and_error(values: list[float]) -> tuple[float, float]:
+    """Mean and its standard error."""
+    array = np.array(values)
+    return float(array.mean()), float(array.std(ddof=1) / np.sqrt(len(array)))

@@ -1,0 +1,211 @@
+"""What the efforts reach on a network, beside the best undistilled solver and the best single-lambda solver, and what each costs.
+
+    python benchmarks/efforts.py fashion [--nfe 3 4 5 6 8 10] [--work .benchmarks] [--out docs/benchmarks]
+
+Mean square end-point distance to a 500-NFE reference, on 256 held-out noises that nothing was fitted to or chosen by. The best
+undistilled solver is the best of the registry over all its grids, chosen on these very noises: the bar is as high as it can be. An
+interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import io
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import HELD_OUT, NETWORKS, REFERENCE_NFE, SEED, Store, held_out, mean_and_error, network
+from rich.console import Console
+
+import dode
+from dode.conditions import Condition
+from dode.denoisers import Denoiser
+from dode.distillation import PAPER
+from dode.distillation.batch import Batch
+from dode.distillation.choice import end_errors
+from dode.grids import Grid, Karras, LogSNR, Power, Quadratic, Uniform
+from dode.solvers import REGISTRY, Solver
+from dode.tableau import Tableau
+
+BUDGETS = (3, 4, 5, 6, 8, 10)
+# Where the budget of the best undistilled solver with the same error is looked for.
+LARGER = (12, 14, 16, 20, 25, 30, 40)
+# Grids of the undistilled solvers, with and without the analytical first step.
+GRIDS: tuple[Grid, ...] = (Uniform(), Power(exponent=1.2), Quadratic(), LogSNR(), Karras())
+EFFORTS = ("fast", "balanced", "thorough")
+SOLVER = "deis"
+# All pairs are tried on so many of the noises, the best of them on all.
+FEW, FINALISTS = 64, 4
+console = Console(width=140)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=NETWORKS)
+    parser.add_argument("--nfe", type=int, nargs="+", default=BUDGETS)
+    parser.add_argument("--solver", default=SOLVER, help="that the efforts improve")
+    parser.add_argument("--work", type=Path, default=Path(".benchmarks"), help="folder of unfinished results")
+    parser.add_argument("--out", type=Path, help="folder for efforts-NETWORK.md and .csv")
+    args = parser.parse_args()
+    denoiser, cond = network(args.network)
+    store = Store(args.work / args.network)
+    bench = Bench(denoiser, cond, held_out(denoiser, cond, store), store)
+
+    rows = [row for nfe in args.nfe for row in bench.rows(nfe, args.solver)]
+    larger = [bench.undistilled(nfe) for nfe in LARGER]
+    text = page(args.network, rows, larger)
+    console.print(text, soft_wrap=True, highlight=False)
+    if args.out:
+        (args.out / f"efforts-{args.network}.md").write_text(text, encoding="utf-8")
+        (args.out / f"efforts-{args.network}.csv").write_text(as_csv(rows + larger), encoding="utf-8")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One way to sample: its error, and what it took to make it."""
+
+    nfe: int
+    what: str
+    name: str
+    error: float
+    standard_error: float
+    cost: int = 0
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    denoiser: Denoiser
+    cond: Condition
+    batch: Batch
+    store: Store
+
+    def rows(self, nfe: int, solver: str) -> Iterator[Row]:
+        """Everything at one budget."""
+        yield self.undistilled(nfe)
+        singles = [row for name in REGISTRY if (row := self.distilled(nfe, name, "paper")) is not None]
+        yield dataclasses.replace(min(singles, key=lambda row: row.error), what="best single lambda")
+        for effort in EFFORTS:
+            row = self.distilled(nfe, solver, effort)
+            assert row is not None
+            yield row
+
+    def undistilled(self, nfe: int) -> Row:
+        """The best of the registry over all grids."""
+
+        def compute() -> dict[str, float | str | int]:
+            few = self.batch.part(slice(0, FEW))
+            found = [(float(end_errors(self.denoiser, t, few).mean()), name, t) for name, t in undistilled(self.denoiser, nfe)]
+            found = sorted(found, key=lambda item: item[0])[:FINALISTS]
+            final = [(mean_and_error(end_errors(self.denoiser, t, self.batch).tolist()), name) for _, name, t in found]
+            (error, doubt), name = min(final)
+            return {"nfe": nfe, "what": "best undistilled", "name": name, "error": error, "standard_error": doubt}
+
+        row = self._row(f"undistilled {nfe}", compute)
+        assert row is not None
+        return row
+
+    def distilled(self, nfe: int, solver: str, effort: str) -> Row | None:
+        """A distilled solver; None at a budget that it does not have."""
+
+        def compute() -> dict[str, float | str | int] | None:
+            options = PAPER if effort == "paper" else {"effort": effort}
+            began = time.perf_counter()
+            try:
+                result = dode.distill(self.denoiser, solver, nfe, seed=SEED, held_out=0, **options, **self.cond)
+            except ValueError:
+                return None
+            seconds = time.perf_counter() - began
+            error, doubt = mean_and_error(end_errors(self.denoiser, result.tableau, self.batch).tolist())
+            folder = self.store.folder / "tableaux"
+            folder.mkdir(exist_ok=True)
+            result.save(folder / f"{solver}-{effort}-{nfe}.json", overwrite=True)
+            name = solver if effort == "paper" else f"{solver}: {result.chosen}"
+            made = {"cost": result.cost, "seconds": seconds}
+            return {"nfe": nfe, "what": effort, "name": name, "error": error, "standard_error": doubt} | made
+
+        return self._row(f"{effort} {solver} {nfe}", compute)
+
+    def _row(self, key: str, compute: Callable[[], Any]) -> Row | None:
+        found = self.store.get(key, compute)
+        row = None if found is None else Row(**found)
+        if row is not None:
+            console.print(
+                f"{row.nfe:>3} {row.what:18} {row.error:.3e}  {row.cost:>7,} evaluations  {row.name}", highlight=False
+            )
+        return row
+
+
+def undistilled(denoiser: Denoiser, nfe: int) -> Iterator[tuple[str, Tableau]]:
+    """Every solver on every grid, as it is and with the analytical first step."""
+    for name in REGISTRY:
+        for grid in GRIDS:
+            for first in ("network", "zero"):
+                try:
+                    tableau = _tableau(denoiser, dode.solver(name), nfe, grid, first)
+                except ValueError:  # a budget or grid that this solver does not have here
+                    continue
+                yield f"{name}, {grid}{', AFS' if first == 'zero' else ''}", tableau
+
+
+def _tableau(denoiser: Denoiser, solver: Solver, nfe: int, grid: Grid, first: str) -> Tableau:
+    if first == "network":
+        return solver.tableau(denoiser.schedule, nfe, grid)
+    return dataclasses.replace(solver.tableau(denoiser.schedule, nfe + 1, grid), first="zero")
+
+
+def page(name: str, rows: Sequence[Row], larger: Sequence[Row]) -> str:
+    """The table with ratios, and how many calls the best undistilled solver takes for the same error."""
+    lines = [
+        f"# Efforts on `{name}`",
+        "",
+        f"`python benchmarks/efforts.py {name} --out docs/benchmarks`; torch {torch.__version__}, {torch.get_num_threads()} threads. "
+        f"Mean square distance of the end point to a {REFERENCE_NFE}-NFE reference over {HELD_OUT} held-out noises, ± standard "
+        "error; evaluations and seconds made the tableau. The best undistilled solver is the best of the registry over "
+        f"{', '.join(str(grid) for grid in GRIDS)}, with and without the analytical first step (AFS), chosen on these noises.",
+        "",
+        "| NFE | | error | / best undistilled | / best single lambda | undistilled NFE with this error | evaluations | x paper | s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    plain = {row.nfe: row.error for row in (*rows, *larger) if row.what == "best undistilled"}
+    for row in rows:
+        single = next(r.error for r in rows if r.nfe == row.nfe and r.what == "best single lambda")
+        made = "" if not row.cost else f"{row.cost:,} | {row.cost / (1100 * row.nfe):.2f} | {row.seconds:.0f}"
+        lines.append(
+            f"| {row.nfe} | {row.what} ({row.name}) | {row.error:.2e} ± {row.standard_error:.0e} | {row.error / plain[row.nfe]:.3f} | "
+            f"{row.error / single:.3f} | {equal_budget(row.error, plain)} | {made or ' | | '} |"
+        )
+    budgets = ", ".join(f"{nfe}: {error:.2e}" for nfe, error in sorted(plain.items()))
+    return "\n".join([*lines, "", f"Best undistilled by NFE: {budgets}.", ""])
+
+
+def equal_budget(error: float, plain: dict[int, float]) -> str:
+    """The budget at which the best undistilled solver is as good, between the measured ones on a log-log line."""
+    known = sorted(plain.items())
+    if error >= known[0][1]:
+        return f"<= {known[0][0]}"
+    for (n, before), (m, after) in pairwise(known):
+        if after <= error < before:
+            share = math.log(before / error) / math.log(before / after)
+            return f"{math.exp(math.log(n) + share * math.log(m / n)):.1f}"
+    return f"> {known[-1][0]}"
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    buffer = io.StringIO()
+    names = [f.name for f in dataclasses.fields(Row)]
+    writer = csv.DictWriter(buffer, names)
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(row) for row in rows)
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    main()
