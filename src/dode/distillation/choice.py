@@ -94,7 +94,7 @@ def shrunk(
 
 
 def measure(denoiser: Denoiser, tableau: Tableau, batch: Batch) -> Array:
-    """Mean square distance of every row's state to the teacher's: (R, n), over a sample's elements."""
+    """Mean square distance of every row's state to the teacher's: (R, n), over a sample's elements; infinite where it diverges."""
     x = start(denoiser, tableau, batch.noise)
     first = first_output(denoiser, tableau, x, batch.cond)
     targets = batch.targets(tableau)
@@ -105,5 +105,5 @@ def measure(denoiser: Denoiser, tableau: Tableau, batch: Batch) -> Array:
             run.evaluate(k)
             distance = run.advance(k) - targets[k].to(x)
             errors.append(distance.double().square().flatten(1).mean(1))
-    result: Array = torch.stack(errors).cpu().numpy()
+    result: Array = torch.stack(errors).nan_to_num(nan=math.inf).cpu().numpy()
     return result

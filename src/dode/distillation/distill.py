@@ -189,6 +189,7 @@ def distill(
             teacher_error=teacher_error,
             fitting=fitting,
             held_out=measured,
+            notes=outcome.notes,
             seconds=time.perf_counter() - began,
             evaluations=ledger.evaluations,
             settings={

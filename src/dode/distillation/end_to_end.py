@@ -68,6 +68,7 @@ class Refined:
         fitting: mean square error of the end point on the fitting samples, at the start and at the end.
         validation: the same on the validation samples, at the start and of the tableau.
         iterations: accepted steps.
+        diverged: trial steps that made a run diverge, and were taken back.
         unknowns: how many numbers were fitted.
         stopped: why it ended.
     """
@@ -76,6 +77,7 @@ class Refined:
     fitting: tuple[float, float]
     validation: tuple[float, float]
     iterations: int
+    diverged: int
     unknowns: int
     stopped: str
 
@@ -127,7 +129,7 @@ def refine(
     trial_cost, judge_cost = tableau.nfe * len(fit), tableau.nfe * len(validation)
     taken = jacobian_samples or problem.affordable(budget, trial_cost + judge_cost)
     jacobian_cost = problem.jacobian_cost(taken)
-    stopped, stale = "", 0
+    stopped, stale, diverged = "", 0, 0
     while not stopped:
         if progress.iterations >= iterations:
             stopped = f"{iterations} iterations"
@@ -143,6 +145,7 @@ def refine(
         while progress.error == before and not stopped:
             trial = problem.step(progress.student, normal, gradient, progress.damping)
             error = problem.error(trial) if trial is not None else math.inf
+            diverged += trial is not None and math.isinf(error)
             if trial is not None and error < before:
                 progress.student, progress.error = trial, error
                 progress.damping = max(progress.damping / _RELAX, 1e-9)
@@ -170,6 +173,7 @@ def refine(
         fitting=(progress.first_error, progress.error),
         validation=(progress.first_validation, progress.best_validation),
         iterations=progress.iterations,
+        diverged=diverged,
         unknowns=len(problem.unknowns),
         stopped=stopped,
     )

@@ -89,6 +89,13 @@ def fit(denoiser: Denoiser, tableau: Tableau, directions: Directions, batch: Bat
     )
 
 
+def no_fit(tableau: Tableau, directions: Directions, samples: int) -> Fit:
+    """No correction at all, for a fit that came to nothing; its errors are not known."""
+    shape = tableau.rows, len(directions)
+    errors = np.full((tableau.rows, samples), np.inf)
+    return Fit(np.zeros(shape), np.full(shape, np.nan), (0,) * tableau.rows, (0.0,) * tableau.rows, errors)
+
+
 def corrected(tableau: Tableau, directions: Directions, coefficients: Array) -> Tableau:
     """The tableau with each row's combination of its directions added. All zeros give the same numbers to the last bit."""
     rows = [_row(tableau, directions, k, values) for k, values in enumerate(coefficients)]

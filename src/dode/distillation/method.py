@@ -13,7 +13,7 @@ from dode.distillation.choice import Candidate, best, judge, shrunk
 from dode.distillation.directions import DirectionsLike, make_directions
 from dode.distillation.end_to_end import Refined, refine
 from dode.distillation.gram import RIDGES
-from dode.distillation.greedy import Fit, corrected, fit
+from dode.distillation.greedy import Fit, corrected, fit, no_fit
 from dode.distillation.ledger import Ledger
 from dode.distillation.search import Trial, search
 from dode.grids import Grid
@@ -41,6 +41,7 @@ class Outcome:
         candidates: all of them, judged on validation; the base first.
         refined: the end-to-end fit from this start.
         trials: what a search tried, best first.
+        notes: what went wrong on the way, for people.
     """
 
     base: Tableau
@@ -52,6 +53,7 @@ class Outcome:
     candidates: tuple[Candidate, ...] = ()
     refined: Refined | None = None
     trials: tuple[Trial, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,9 +135,16 @@ class Method:
 
     def _closed_form(self, base: Tableau) -> Outcome:
         along = make_directions(self.directions, base)
+        notes: tuple[str, ...] = ()
         with self.ledger.count("fit"):
-            found = fit(self.denoiser, base, along, self.fit, self.ridges)
-        return Outcome(base, corrected(base, along, found.coefficients), AS_FITTED, base, along.names, found)
+            try:
+                found = fit(self.denoiser, base, along, self.fit, self.ridges)
+            except FloatingPointError as error:
+                if self.validation is None:
+                    raise
+                # The choice is left with the base; if that diverges too, there is nothing to give out.
+                found, notes = no_fit(base, along, len(self.fit)), (f"the closed form diverged ({error}) and was dropped",)
+        return Outcome(base, corrected(base, along, found.coefficients), AS_FITTED, base, along.names, found, notes=notes)
 
     def _end_to_end(
         self, start: Candidate, name: str, *, times: bool, share: float = 1.0
@@ -171,6 +180,10 @@ class Method:
             return judge(self.denoiser, name, tableau, self.validation)
 
     def _settled(self, outcome: Outcome, candidates: Sequence[Candidate]) -> Outcome:
+        if not any(math.isfinite(candidate.error) for candidate in candidates):
+            raise FloatingPointError(
+                "; ".join(("neither the base nor what was made of it gives finite samples", *outcome.notes))
+            )
         picked = best(candidates) if self.shrink else min(candidates[1:], key=lambda candidate: candidate.error)
         return replace(outcome, tableau=picked.tableau, chosen=picked.name, candidates=tuple(candidates))
 

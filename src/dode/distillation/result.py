@@ -55,9 +55,9 @@ class Errors:
         mean, error = self.difference
         return {
             "samples": self.samples,
-            "base": self.base.mean(1).tolist(),
-            "distilled": self.distilled.mean(1).tolist(),
-            "end_difference": mean,
+            "base": [_finite(v) for v in self.base.mean(1)],
+            "distilled": [_finite(v) for v in self.distilled.mean(1)],
+            "end_difference": _finite(mean),
             "end_difference_standard_error": _finite(error),
         }
 
@@ -91,6 +91,7 @@ class Distilled:
         teacher_error: how good the teacher is; None for given targets.
         fitting: errors on the noise that was fitted.
         held_out: errors on noise that neither fitted nor chose; None where targets were given or held_out=0.
+        notes: what went wrong on the way and was mended.
         seconds: wall time in all.
         evaluations: network evaluations of one sample by purpose; all but "measurement" made the result.
         settings: what it was made with: model, effort, teacher, samples, seed.
@@ -111,6 +112,7 @@ class Distilled:
     teacher_error: TeacherError | None
     fitting: Errors
     held_out: Errors | None
+    notes: tuple[str, ...]
     seconds: float
     evaluations: Mapping[str, int]
     settings: Mapping[str, Any]
@@ -170,6 +172,7 @@ def with_statistics(result: Distilled) -> Distilled:
             "fitting": list(refined.fitting),
             "validation": list(refined.validation),
             "iterations": refined.iterations,
+            "diverged": refined.diverged,
             "unknowns": refined.unknowns,
             "stopped": refined.stopped,
         },
@@ -188,7 +191,7 @@ def with_statistics(result: Distilled) -> Distilled:
 
 
 def _warnings(result: Distilled) -> list[str]:
-    found = []
+    found = list(result.notes)
     base = (result.held_out or result.fitting).end[0]
     poor = result.teacher_error
     if poor is not None and poor.error > base / 10:
@@ -214,7 +217,8 @@ def summary(tableau: Tableau) -> RenderableType:
     lines = [
         f"errors: mean square distance to the teacher's states, {shown['samples']} {where} samples; last row: the result",
         _verdict(shown, where),
-        f"given out: {made['chosen']}" + (f", of {len(made['candidates'])} candidates" if made["candidates"] else ""),
+        _choice(made),
+        _kept(made),
         _refinement(made["refined"]),
         f"teacher: {made['teacher']}{_teacher_error(made['teacher_error'])}",
         f"{made['samples']} fitting and {made['validation']} validation samples, seed {made['seed']}, effort {made['effort']}",
@@ -246,9 +250,10 @@ def _rows(tableau: Tableau, made: Mapping[str, Any], shown: Mapping[str, Any]) -
         distilled = shown["distilled"][k]
         if comparable:
             base = shown["base"][k]
-            cells += [f"{base:.3e}", f"{distilled:.3e}", f"{distilled / base:.3f}" if base else ""]
+            ratio = "" if not base or distilled is None else f"{distilled / base:.3f}"
+            cells += [_number(base), _number(distilled), ratio]
         else:
-            cells.append(f"{distilled:.3e}")
+            cells.append(_number(distilled))
         table.add_row(*cells)
     return table
 
@@ -267,14 +272,27 @@ def _trials(trials: Sequence[Mapping[str, Any]], most: int = 12) -> Table:
 def _verdict(shown: Mapping[str, Any], where: str) -> str:
     base, distilled = shown["base"][-1], shown["distilled"][-1]
     error = shown["end_difference_standard_error"]
-    if not base or error is None:
-        return ""
+    if not base or distilled is None or error is None:
+        return f"end point on {where} noise: {_number(distilled)}, the base {_number(base)}"
     difference = shown["end_difference"]
     if difference == 0:
         return f"end point on {where} noise: {distilled:.3e}, that of the base"
     doubt = "" if abs(difference) > 2 * error else " (within two standard errors: no clear difference)"
     word = "better" if difference < 0 else "WORSE"
     return f"end point on {where} noise: {distilled:.3e}, {distilled / base:.3f} of the base's {base:.3e}, {word}{doubt}"
+
+
+def _choice(made: Mapping[str, Any]) -> str:
+    candidates = made["candidates"]
+    if not candidates:
+        return f"given out: {made['chosen']}"
+    diverged = sum(candidate["error"] is None for candidate in candidates)
+    return f"given out: {made['chosen']}, of {len(candidates)} candidates" + (f"; {diverged} diverged" if diverged else "")
+
+
+def _kept(made: Mapping[str, Any]) -> str:
+    count = len(made["directions"])
+    return "" if count == 1 else f"directions kept in each row, of {count}: {', '.join(str(kept) for kept in made['kept'])}"
 
 
 def _refinement(refined: Mapping[str, Any] | None) -> str:
@@ -284,6 +302,7 @@ def _refinement(refined: Mapping[str, Any] | None) -> str:
     return (
         f"end-to-end fit: {refined['unknowns']} unknowns, {refined['iterations']} steps, validation error {first:.3e} -> {last:.3e}; "
         f"stopped: {refined['stopped']}"
+        + (f"; {refined['diverged']} steps diverged and were taken back" if refined["diverged"] else "")
     )
 
 
@@ -291,6 +310,10 @@ def _teacher_error(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return ""
     return f", its own error {found['error']:.1e} (against one twice as fine, {found['samples']} samples)"
+
+
+def _number(value: float | None) -> str:
+    return "diverged" if value is None else f"{value:.3e}"
 
 
 def _finite(value: float) -> float | None:

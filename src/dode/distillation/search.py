@@ -115,7 +115,10 @@ def _trial(
     denoiser: Denoiser, base: Tableau, directions: DirectionsLike, batch: Batch, validation: Batch, with_base: bool
 ) -> Trial:
     along = make_directions(directions, base)
-    found = corrected(base, along, fit(denoiser, base, along, batch, RIDGES).coefficients)
+    try:
+        found = corrected(base, along, fit(denoiser, base, along, batch, RIDGES).coefficients)
+    except FloatingPointError:  # the base is the only one to judge, and may diverge too
+        found = base
     shared = {"network": "", "zero": ", D0 = 0", "mean": ", D0 = mean"}[base.first]
     name = f"{base.solver}, {base.grid}{shared}"
     error = judge(denoiser, name, base, validation).error if with_base else float("nan")
