@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dode import Denoiser
+from dode.noise import standard_noise
 from dode.schedules import NoiseSchedule
 
 MEANS = torch.tensor([[1.0, -0.5, 0.3, 0.8], [-0.7, 0.9, -0.2, 0.1], [0.2, 0.4, -1.0, -0.6]], dtype=torch.float64)
@@ -65,6 +66,11 @@ class Mixture:
 def mixture_denoiser(schedule: NoiseSchedule, prediction: str = "epsilon", **options: object) -> Denoiser:
     """The denoiser of the small mixture: samples are vectors of 4."""
     return Denoiser(Mixture(schedule, prediction), schedule, prediction, shape=(4,), **options)  # type: ignore[arg-type]
+
+
+def double_noise(batch: int, seed: int = 0) -> Tensor:
+    """(batch, 4) of the fitting stream, float64."""
+    return standard_noise(seed, batch, (4,), dtype=torch.float64)
 
 
 def log_density(x: Tensor, alpha: float, sigma: float, mixture: Mixture) -> Tensor:

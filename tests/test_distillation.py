@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mixture import mixture_denoiser
+from mixture import double_noise, mixture_denoiser
 
 import dode
 from dode.distillation import PAPER, directions, gram
@@ -17,10 +17,6 @@ from dode.teacher import make_teacher, teacher_states
 
 SCHEDULE = VP.linear()
 SHAPE = (4,)
-
-
-def double_noise(batch: int, seed: int = 0) -> torch.Tensor:
-    return standard_noise(seed, batch, SHAPE, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("name", REGISTRY)

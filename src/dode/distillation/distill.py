@@ -156,6 +156,8 @@ def distill(
     with evaluation_progress(denoiser, total, f"distilling {solver}", show=progress):
         with ledger.count("teacher"):
             fit, judging = _learn(denoiser, noises, tutor, targets, base.rows, choose=choose)
+        if tutor is not None:
+            ledger.saved += tutor.teacher.tableau.nfe * sum(noises.counts[:2]) - ledger.evaluations["teacher"]
         method = Method(
             denoiser, directions, shrink, iterations, allowed, folder, ledger, fit, judging, (0.0,) if paper else RIDGES
         )

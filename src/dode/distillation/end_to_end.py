@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dode.conditions import Condition, map_tensors
+from dode.conditions import Condition, map_tensors, take
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
+from dode.distillation.gram import grams, solve, squared_error
 from dode.distillation.student import Student
 from dode.first_output import first_output
 from dode.grids import Point
@@ -35,11 +36,13 @@ _TIME_STEP = 5e-3
 # Longest step of a time, in log(sigma / alpha).
 _LONGEST_TIME_STEP = 0.5
 # Levenberg-Marquardt's damping, relative to the diagonal: where it starts, its change on success and on failure, where it gives up.
-_DAMPING, _RELAX, _TIGHTEN, _HOPELESS = 1e-3, 5.0, 6.0, 1e4
+_DAMPING, _RELAX, _TIGHTEN, _HOPELESS = 1e-3, 5.0, 6.0, 30.0
 # A step that gains less than this share ends the fit; a validation error that falls by less is no better.
 _CONVERGED = 1e-3
 # The Jacobian is taken from so many samples that the budget lasts for these many steps, with at least this many equations an unknown.
 _STEPS, _EQUATIONS = 10, 4
+# Why a fit ends.
+_SPENT, _NO_BETTER = "the budget is spent", "no step is better"
 # Samples whose columns are held at once.
 _CHUNK = 16
 
@@ -71,6 +74,7 @@ class Refined:
         diverged: trial steps that made a run diverge, and were taken back.
         unknowns: how many numbers were fitted.
         stopped: why it ended.
+        saved: evaluations that a checkpoint made unnecessary.
     """
 
     tableau: Tableau
@@ -80,6 +84,7 @@ class Refined:
     diverged: int
     unknowns: int
     stopped: str
+    saved: int = 0
 
 
 def refine(
@@ -113,7 +118,7 @@ def refine(
             at most a third, and so many that the budget lasts for several steps.
         inner_weight: weight of each inner state's square distance to its own target, beside the end point's; 0 for the end alone.
         patience: accepted steps without a better validation error after which to stop.
-        checkpoint: a file to keep the fit in after each accepted step; where it is there, the fit goes on from it.
+        checkpoint: a file to keep the fit in after each accepted step and at its end; where it is there, the fit goes on from it.
         on_step: called with (iteration, fitting error, validation error) after each accepted step.
 
     Raises:
@@ -127,61 +132,88 @@ def refine(
     begun = denoiser.evaluations
     progress = _Progress.begin(problem, judge, tableau, checkpoint)
     trial_cost, judge_cost = tableau.nfe * len(fit), tableau.nfe * len(validation)
-    taken = jacobian_samples or problem.affordable(budget, trial_cost + judge_cost)
-    jacobian_cost = problem.jacobian_cost(taken)
-    stopped, stale, diverged = "", 0, 0
+    if not progress.samples:
+        progress.samples = jacobian_samples or problem.affordable(budget, trial_cost + judge_cost)
+    saved = progress.spent
+    begun -= saved
+    stopped = progress.stopped
     while not stopped:
+        left = budget - judge_cost - (denoiser.evaluations - begun)
         if progress.iterations >= iterations:
             stopped = f"{iterations} iterations"
-        elif denoiser.evaluations - begun + jacobian_cost + trial_cost + judge_cost > budget:
-            stopped = "the budget is spent"
+        elif problem.jacobian_cost(progress.samples) + trial_cost > left:
+            stopped = _SPENT
         if stopped:
             break
-        normal, gradient = problem.normal_equations(progress.student, taken)
-        if not (np.isfinite(normal).all() and np.isfinite(gradient).all()):
-            stopped = "the Jacobian is not finite"
-            break
         before = progress.error
-        while progress.error == before and not stopped:
-            trial = problem.step(progress.student, normal, gradient, progress.damping)
-            error = problem.error(trial) if trial is not None else math.inf
-            diverged += trial is not None and math.isinf(error)
-            if trial is not None and error < before:
-                progress.student, progress.error = trial, error
-                progress.damping = max(progress.damping / _RELAX, 1e-9)
-            else:
-                progress.damping *= _TIGHTEN
-                if progress.damping > _HOPELESS:
-                    stopped = "no step is better"
-                elif denoiser.evaluations - begun + trial_cost + judge_cost > budget:
-                    stopped = "the budget is spent"
+        stopped = _descend(problem, progress, left)
+        if stopped == _NO_BETTER and jacobian_samples is None and progress.samples < len(fit):
+            # What is best for a part of the samples may be no better for all.
+            progress.samples, progress.damping, stopped = min(2 * progress.samples, len(fit)), _DAMPING, ""
+            continue
         if progress.error == before:
             break
-        stale = 0 if progress.accept(judge.error(progress.student)) else stale + 1
+        progress.accept(judge.error(progress.student))
+        progress.spent = denoiser.evaluations - begun
         progress.save(checkpoint)
         if on_step is not None:
             on_step(progress.iterations, progress.error, progress.validation)
-        if stale >= patience:
+        if progress.stale >= patience:
             stopped = "validation no longer improves"
         elif progress.error > before * (1 - _CONVERGED) and progress.damping <= _DAMPING:
             # A small gain says little where damping kept the step small.
             stopped = "converged"
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+    progress.stopped, progress.spent = stopped, denoiser.evaluations - begun
+    progress.save(checkpoint)
     return Refined(
         tableau=progress.best.tableau(),
         fitting=(progress.first_error, progress.error),
         validation=(progress.first_validation, progress.best_validation),
         iterations=progress.iterations,
-        diverged=diverged,
+        diverged=progress.diverged,
         unknowns=len(problem.unknowns),
         stopped=stopped,
+        saved=saved,
     )
+
+
+def _descend(problem: _Problem, progress: _Progress, left: float) -> str:
+    """One step that lowers the error, with as much damping as that takes; or why there is none."""
+    before = problem.denoiser.evaluations
+    normal, gradient = problem.normal_equations(progress.student, progress.samples, progress.iterations)
+    if not (np.isfinite(normal).all() and np.isfinite(gradient).all()):
+        return "the Jacobian is not finite"
+    while progress.damping <= _HOPELESS:
+        if problem.denoiser.evaluations - before + problem.tableau.nfe * len(problem.batch) > left:
+            return _SPENT
+        moved = problem.step(progress.student, normal, gradient, progress.damping)
+        if moved is not None:
+            trial, error = problem.settled(moved)
+            if error < progress.error:
+                progress.student, progress.error = trial, error
+                progress.damping = max(progress.damping / _RELAX, 1e-9)
+                return ""
+            progress.diverged += math.isinf(error)
+        progress.damping *= _TIGHTEN
+    return _NO_BETTER
 
 
 @dataclass(eq=False)
 class _Progress:
-    """Where a fit is."""
+    """Where a fit is.
+
+    Attributes:
+        student, error, validation: the current one, and its errors on the two sets.
+        best, best_validation: the best on validation so far.
+        first_error, first_validation: where it began.
+        damping: of the next step.
+        iterations: accepted steps.
+        stale: of these, the last ones without a better validation error.
+        diverged: trial steps that made a run diverge.
+        samples: that the next Jacobian is taken from.
+        spent: evaluations so far.
+        stopped: why the fit ended; empty while it has not.
+    """
 
     student: Student
     best: Student
@@ -192,6 +224,11 @@ class _Progress:
     best_validation: float
     damping: float = _DAMPING
     iterations: int = 0
+    stale: int = 0
+    diverged: int = 0
+    samples: int = 0
+    spent: int = 0
+    stopped: str = ""
 
     @classmethod
     def begin(cls, problem: _Problem, judge: _Problem, tableau: Tableau, checkpoint: Path | None) -> _Progress:
@@ -206,21 +243,20 @@ class _Progress:
         current, best = Student.of(saved, output), Student.of(Tableau.from_json(state.pop("best")), output)
         return cls(current, best, **state)
 
-    def accept(self, validation: float) -> bool:
-        """Count a step; True if it is better on validation by more than a thousandth."""
+    def accept(self, validation: float) -> None:
+        """Count a step; it is better if it lowers the validation error by more than a thousandth."""
         self.iterations += 1
         self.validation = validation
-        better = validation < self.best_validation * (1 - _CONVERGED)
+        self.stale = 0 if validation < self.best_validation * (1 - _CONVERGED) else self.stale + 1
         if validation < self.best_validation:
             self.best, self.best_validation = self.student, validation
-        return better
 
     def save(self, checkpoint: Path | None) -> None:
         if checkpoint is None:
             return
-        numbers = ("error", "validation", "first_error", "first_validation", "best_validation", "damping", "iterations")
-        state = {name: getattr(self, name) for name in numbers} | {"best": self.best.tableau().to_json()}
+        numbers = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("student", "best")}
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        state = numbers | {"best": self.best.tableau().to_json()}
         self.student.tableau().with_meta(refine=state).save(checkpoint, overwrite=True)
 
 
@@ -266,17 +302,35 @@ class _Problem:
     def error(self, student: Student) -> float:
         """What is minimised, over an element; infinite where the run diverges."""
         total = 0.0
-        for rows, run in self._runs(student, len(self.batch)):
-            states = run.forward()
-            for weight, state, target in self._weighted(states, rows):
+        for rows, run in self._runs(student, 0, len(self.batch), self.denoiser.batch_size):
+            for weight, state, target in self._weighted(run.forward(), rows):
                 total += weight * float((target - state).double().square().sum())
         return total / (len(self.batch) * self.size) if math.isfinite(total) else math.inf
 
-    def normal_equations(self, student: Student, samples: int) -> tuple[Array, Array]:
-        """J^T J and J^T (target - state) over the first samples: (P, P), (P,)."""
-        count = len(self.unknowns)
+    def settled(self, student: Student) -> tuple[Student, float]:
+        """The student with its last row solved exactly for all samples, and its error: the last row needs no evaluation."""
+        last = len(student.p) - 1
+        free = [u for u in self.unknowns if u.row == last and u.kind != "time"]
+        total, inner = np.zeros((len(free) + 1, len(free) + 1)), 0.0
+        for rows, run in self._runs(student, 0, len(self.batch), self.denoiser.batch_size):
+            states = run.forward()
+            *others, (_, state, target) = self._weighted(states, rows)
+            inner += sum(weight * float((target - state).double().square().sum()) for weight, state, target in others)
+            vectors = [states[last] if u.kind == "state" else run.outputs[u.output] for u in free]
+            total += grams([*vectors, target - state]).sum(0)
+        if not (np.isfinite(total).all() and math.isfinite(inner)):
+            return student, math.inf
+        change = solve(total[None]).coefficients
+        error = inner + float(squared_error(total[None], change)[0])
+        p, q = _as_arrays(student, free, change)
+        return student.changed(p, q), error / (len(self.batch) * self.size)
+
+    def normal_equations(self, student: Student, samples: int, turn: int) -> tuple[Array, Array]:
+        """J^T J and J^T (target - state) over some samples, others in each turn: (P, P), (P,)."""
+        count, whole = len(self.unknowns), len(self.batch)
         total = np.zeros((count + 1, count + 1))
-        for rows, run in self._runs(student, min(samples, len(self.batch)), _CHUNK):
+        first = 0 if samples >= whole else turn * samples % (whole - samples + 1)
+        for rows, run in self._runs(student, first, min(first + samples, whole), _CHUNK):
             states = run.forward()
             columns = run.columns(self.unknowns, states, all_rows=self.inner_weight > 0)
             for i, (weight, state, target) in enumerate(self._weighted(states, rows)):
@@ -298,13 +352,13 @@ class _Problem:
             change = change * (_LONGEST_TIME_STEP / max(moves))
         return _changed(student, self.unknowns, change, self.denoiser)
 
-    def _runs(self, student: Student, count: int, chunk: int | None = None) -> Iterator[tuple[slice, _Run]]:
-        size = chunk or count
-        for begin in range(0, count, size):
-            rows = slice(begin, min(begin + size, count))
-            first = None if self.first is None else self.first[rows]
-            part = self.batch.part(rows)
-            yield rows, _Run(self.denoiser, student, self.x[rows], first, part.cond)
+    def _runs(self, student: Student, first: int, end: int, chunk: int | None = None) -> Iterator[tuple[slice, _Run]]:
+        """The student on the samples first .. end, a part at a time."""
+        size = chunk or end - first
+        for begin in range(first, end, size):
+            rows = slice(begin, min(begin + size, end))
+            shared = None if self.first is None else self.first[rows]
+            yield rows, _Run(self.denoiser, student, self.x[rows], shared, take(self.batch.cond, rows))
 
     def _weighted(self, states: Sequence[Tensor], rows: slice) -> Iterator[tuple[float, Tensor, Tensor]]:
         """(weight, state, target) for each state that counts."""
@@ -419,12 +473,7 @@ def _unknowns(tableau: Tableau, outputs: int, times: bool) -> Iterator[Unknown]:
 
 
 def _changed(student: Student, unknowns: Sequence[Unknown], change: Array, denoiser: Denoiser) -> Student | None:
-    p, q = np.zeros_like(student.p), np.zeros_like(student.q)
-    for u, value in zip(unknowns, change, strict=True):
-        if u.kind == "state":
-            p[u.row] = value
-        elif u.kind == "output":
-            q[u.row, u.output] = value
+    p, q = _as_arrays(student, unknowns, change)
     student = student.changed(p, q)
     for u, value in zip(unknowns, change, strict=True):
         if u.kind == "time" and value:
@@ -433,3 +482,14 @@ def _changed(student: Student, unknowns: Sequence[Unknown], change: Array, denoi
     # Two states at one time (Heun's) stay allowed where the start has them and times are not fitted.
     ordered = all(a > b for a, b in pairwise(times)) if any(u.kind == "time" for u in unknowns) else True
     return student if ordered else None
+
+
+def _as_arrays(student: Student, unknowns: Sequence[Unknown], change: Array) -> tuple[Array, Array]:
+    """The changes of coefficients in the student's arrays p and q."""
+    p, q = np.zeros_like(student.p), np.zeros_like(student.q)
+    for u, value in zip(unknowns, change, strict=True):
+        if u.kind == "state":
+            p[u.row] = value
+        elif u.kind == "output":
+            q[u.row, u.output] = value
+    return p, q

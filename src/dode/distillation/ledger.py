@@ -13,16 +13,19 @@ class Ledger:
 
     Attributes:
         evaluations: network evaluations of one sample, by purpose in the order of first use.
+        saved: evaluations that a cache made unnecessary: they count against a budget, so that a run that goes on from its cache
+            ends where an uninterrupted one does.
     """
 
     def __init__(self, denoiser: Denoiser) -> None:
         self._denoiser = denoiser
         self.evaluations: dict[str, int] = {}
+        self.saved = 0
 
     @property
-    def spent(self) -> int:
-        """All so far."""
-        return sum(self.evaluations.values())
+    def charged(self) -> int:
+        """All so far, with those that were saved."""
+        return sum(self.evaluations.values()) + self.saved
 
     @contextmanager
     def count(self, purpose: str) -> Iterator[None]:

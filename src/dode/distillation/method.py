@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -153,22 +154,24 @@ class Method:
         if not self.iterations:
             return None, []
         assert self.validation is not None
+        # The last judgement belongs to the fit.
+        left = (self.budget - self.ledger.charged - start.tableau.nfe * len(self.validation)) * share
         file = None
         if self.cache is not None:
-            file = self.cache / f"refine-{start.tableau.digest[:16]}-{self.fit.digest[:16]}.json"
-        # The last judgement belongs to the fit.
-        left = self.budget - self.ledger.spent - start.tableau.nfe * len(self.validation)
+            settings = (start.tableau.digest, self.fit.digest, self.validation.digest, left, times, self.iterations)
+            file = self.cache / f"refine-{hashlib.sha256(repr(settings).encode()).hexdigest()[:32]}.json"
         with self.ledger.count("end-to-end"):
             refined = refine(
                 self.denoiser,
                 start.tableau,
                 self.fit,
                 self.validation,
-                budget=left * share,
+                budget=left,
                 times=times,
                 iterations=self.iterations,
                 checkpoint=file,
             )
+        self.ledger.saved += refined.saved
         if not refined.iterations:
             return refined, []
         label = f"end to end{', with times' if times else ''}{', ' + name if name else ''}"

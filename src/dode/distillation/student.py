@@ -61,6 +61,8 @@ class Student:
                 known.clear()
             # x_k = (x_{k+1} - weights . N) / total
             known = {j: (c / total, w - c / total * weights) for j, (c, w) in known.items()}
+        if tableau.first == "zero":
+            q[:, 0] = 0
         return cls(tableau.points, p, q, prediction, tableau)
 
     def tableau(self) -> Tableau:
@@ -78,6 +80,8 @@ class Student:
         point = self.points[k]
         u, w = self._conversion(k)
         of_d = denoised - epsilon * point.alpha / point.sigma
+        if k == 0 and self.base.first == "zero":
+            w = 0.0  # an output that is zero has no coefficient
         return of_d * u + epsilon / point.sigma, of_d * w
 
     def moved(self, k: int, point: Point) -> Student:
