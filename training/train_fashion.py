@@ -209,7 +209,8 @@ def export(average: UNet2DModel, objective: str, out: Path) -> None:
     )
     scheduler.save_pretrained(temporary / "scheduler")
     parts = {"scheduler": ["diffusers", type(scheduler).__name__], "unet": ["diffusers", "UNet2DModel"]}
-    index = {"_class_name": "DDPMPipeline", **parts}
+    # diffusers has no pipeline for an unconditional flow.
+    index = {"_class_name": "DDPMPipeline" if objective == "epsilon" else "DiffusionPipeline", **parts}
     (temporary / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     extra: dict[str, object] = {"space_to_depth": 2}
     if average.config.num_class_embeds:

@@ -62,6 +62,12 @@ BUNDLED: Mapping[str, BundledModel] = MappingProxyType(
                 licence="MIT",
                 folder=_HERE / "fashion",
             ),
+            BundledModel(
+                name="fashion-flow",
+                description="unconditional flow-matching network of Fashion-MNIST, 28 x 28 grey",
+                licence="MIT",
+                folder=_HERE / "fashion_flow",
+            ),
         )
     }
 )
