@@ -1,0 +1,673 @@
+"""The end-to-end fit against what can be computed otherwise: least squares, automatic derivatives, scipy, its own uninterrupted run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mixture import Mixture, double_noise, mixture_denoiser
+from scipy.optimize import least_squares
+from torch import Tensor
+
+import dode
+from dode.distillation import end_to_end
+from dode.distillation.batch import Batch
+from dode.distillation.choice import end_errors
+from dode.distillation.end_to_end import Refined, refine
+from dode.distillation.student import Student
+from dode.noise import FITTING, VALIDATION, standard_noise
+from dode.schedules import EDM, VP, Array, ContinuousVP, Flow, NoiseSchedule
+
+SCHEDULE = VP.linear()
+# Rounding of float64 over a few rows, relative.
+ROUNDING = 1e-9
+# A forward difference with step h is off by h/2 times the curvature along it: with h = 2e-3 of the state, and 5e-3 in a time, this
+# leaves room for a curvature of 10 over the length of the state, more than the mixture has.
+FORWARD_DIFFERENCE = {"state": 1e-2, "output": 1e-2, "time": 2.5e-2}
+ALL = 1000
+
+
+def teacher_batch(denoiser: dode.Denoiser, samples: int, stream: int = FITTING, seed: int = 0, **cond: Tensor) -> Batch:
+    """Noise in float64 with the end points of a run of many steps."""
+    noise = standard_noise(seed, samples, (4,), stream=stream, dtype=torch.float64)
+    schedule = denoiser.schedule
+    teacher = dode.solver("dpm-solver++", order=3).tableau(schedule, 60)
+    return Batch(noise, cond, [dode.sample(denoiser, teacher, noise, **cond)])
+
+
+def ddim(nfe: int, schedule: NoiseSchedule = SCHEDULE, grid: str | None = None) -> dode.Tableau:
+    return dode.solver("ddim").tableau(schedule, nfe, grid)
+
+
+# Where the end point is linear in what is fitted, the fit is least squares.
+
+
+def best_in_span(columns: list[Tensor], batch: Batch) -> float:
+    """Mean square distance of the end points to the span of the columns."""
+    matrix = torch.stack([column.flatten() for column in columns], dim=1).numpy()
+    target = batch.end.flatten().numpy()
+    coefficients, *_ = np.linalg.lstsq(matrix, target, rcond=1e-12)
+    return float(np.mean((target - matrix @ coefficients) ** 2))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "sample"])
+def test_one_row_is_solved_as_least_squares(prediction: str) -> None:
+    denoiser = mixture_denoiser(SCHEDULE, prediction)
+    fit, validation = teacher_batch(denoiser, 24), teacher_batch(denoiser, 24, VALIDATION)
+    tableau = ddim(1)
+    with denoiser.evaluator(fit.noise, {}) as evaluate:
+        output = evaluate(fit.noise, tableau.points[0])
+    expected = best_in_span([fit.noise, output], fit)
+    result = refine(denoiser, tableau, fit, validation)
+    assert result.fitting[1] == pytest.approx(expected, rel=ROUNDING)
+    assert result.fitting[0] > 1.1 * expected
+    assert result.unknowns == 2
+    # Chosen on the very samples of the fit, its last step is the tableau that is given out.
+    own = refine(denoiser, tableau, fit, fit).tableau
+    assert end_errors(denoiser, own, fit).mean() == pytest.approx(expected, rel=ROUNDING)
+
+
+def constant(x: Tensor, t: Tensor) -> Tensor:
+    """The same for every sample, another vector at every time, in no smaller space than there are times."""
+    u = float(t[0]) / 999
+    powers = torch.tensor([1.0, u, u**2, math.sin(6 * u)], dtype=torch.float64)
+    return powers.expand_as(x)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+@pytest.mark.parametrize("net", [constant, lambda x, t: torch.zeros_like(x)], ids=["constant", "zero"])
+@pytest.mark.parametrize("outputs", [4, 2])
+def test_outputs_that_do_not_depend_on_the_state_are_combined_as_least_squares_would(
+    outputs: int, net: Callable[[Tensor, Tensor], Tensor], prediction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end point is then a combination of the noise and the outputs, any of which the four rows can reach: the last row alone
+    if it may name all outputs; with two, the earlier rows have to put the older ones into the state, in several steps."""
+    monkeypatch.setattr(end_to_end, "_CONVERGED", 1e-13)
+    mixture, denoiser = mixture_denoiser(SCHEDULE), dode.Denoiser(net, SCHEDULE, prediction, shape=(4,))
+    fit, validation = teacher_batch(mixture, 24), teacher_batch(mixture, 24, VALIDATION)
+    tableau = dataclasses.replace(ddim(4), a=ddim(4).a * 1.2)
+    columns = [net(fit.noise, torch.full((24,), point.t)) for point in tableau.points[:-1]]
+    expected = best_in_span([fit.noise, *columns], fit)
+    result = refine(denoiser, tableau, fit, validation, outputs=outputs, jacobian_samples=ALL, patience=ALL, iterations=ALL)
+    assert result.fitting[1] == pytest.approx(expected, rel=ROUNDING)
+    assert result.fitting[0] > 1.1 * expected
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_the_last_row_is_solved_exactly_for_all_samples(weight: float) -> None:
+    denoiser, tableau = mixture_denoiser(SCHEDULE, "v"), ddim(4)
+    noise = double_noise(12)
+    targets = [standard_noise(0, 12, (4,), stream=k + 1, dtype=torch.float64) for k in range(4)]
+    batch = Batch(noise, {}, targets)
+    problem = end_to_end._Problem(denoiser, tableau, tuple(end_to_end._unknowns(tableau, 2, True)), batch, weight)
+    student = Student.of(tableau, "v")
+    settled, error = problem.settled(student)
+    assert error == pytest.approx(problem.error(settled), rel=ROUNDING)
+    assert (settled.p[:3] == student.p[:3]).all()
+    assert (settled.q[:3] == student.q[:3]).all()
+    # Of four outputs the row may change the two newest.
+    assert (settled.q[3, :2] == student.q[3, :2]).all()
+    run = dode.sample(denoiser, tableau, noise, return_trajectory=True)
+    with denoiser.evaluator(noise, {}) as evaluate:
+        newest = [evaluate(run.states[k], tableau.points[k]) for k in (2, 3)]
+    fixed = run.final - student.p[3] * run.states[3] - sum(q * output for q, output in zip(student.q[3, 2:], newest))
+    expected = best_in_span([run.states[3], *newest], Batch(noise, {}, [targets[3] - fixed]))
+    inner = sum(float((x - target).square().mean()) for x, target in zip(run.states[1:4], targets))
+    assert error == pytest.approx(expected + weight * inner, rel=ROUNDING)
+
+
+# The Jacobian.
+
+
+def conditional(prediction: str = "epsilon") -> dode.Denoiser:
+    """The mixture's network, its output scaled by a sample's own number."""
+    net = Mixture(SCHEDULE, prediction)
+    return dode.Denoiser(lambda x, t, scale: net(x, t) * scale[:, None], SCHEDULE, prediction, shape=(4,))
+
+
+@pytest.fixture(params=["epsilon", "v", "condition", "first-zero", "first-mean"])
+def problem(request: pytest.FixtureRequest) -> end_to_end._Problem:
+    """Five samples and all unknowns of four rows, times included."""
+    case = request.param
+    tableau, cond = ddim(4), {}
+    denoiser = mixture_denoiser(SCHEDULE, "v" if case == "v" else "epsilon")
+    if case == "condition":
+        denoiser, cond = conditional(), {"scale": torch.linspace(0.5, 1.5, 5, dtype=torch.float64)}
+    elif case.startswith("first"):
+        tableau = dataclasses.replace(tableau, first=case.removeprefix("first-"))
+    batch = teacher_batch(denoiser, 5, **cond)
+    return end_to_end._Problem(denoiser, tableau, tuple(end_to_end._unknowns(tableau, 3, True)), batch, 0.0)
+
+
+def test_unknowns_are_all_states_the_newest_outputs_and_the_inner_times() -> None:
+    def kinds(tableau: dode.Tableau, outputs: int, times: bool) -> dict[str, list[tuple[int, int]]]:
+        found: dict[str, list[tuple[int, int]]] = {"state": [], "output": [], "time": []}
+        for unknown in end_to_end._unknowns(tableau, outputs, times):
+            found[unknown.kind].append((unknown.row, unknown.output))
+        return found
+
+    newest = [(k, j) for k in range(5) for j in range(max(0, k - 1), k + 1)]
+    inner = [(k, -1) for k in range(1, 5)]
+    assert kinds(ddim(5), 2, True) == {"state": [(k, -1) for k in range(5)], "output": newest, "time": inner}
+    assert kinds(ddim(5), 2, False)["time"] == []
+    # An output that is zero has no coefficient worth fitting.
+    zero = dataclasses.replace(ddim(5), first="zero")
+    assert kinds(zero, 2, False)["output"] == [(k, j) for k, j in newest if j]
+
+
+def later_states(problem: end_to_end._Problem, student: Student, p: Tensor, q: Tensor) -> Tensor:
+    """x_1 .. x_R of a student with these coefficients, differentiable: (R, n, 4)."""
+    x, states, outputs = problem.x, [], []
+    for k, point in enumerate(student.points[:-1]):
+        t = torch.full((len(x),), point.t, dtype=torch.float64)
+        shared = problem.first if k == 0 else None
+        outputs.append(problem.denoiser.net(x, t, **problem.batch.cond) if shared is None else shared)
+        x = p[k] * x + sum(q[k, j] * outputs[j] for j in range(k + 1))
+        states.append(x)
+    return torch.stack(states)
+
+
+def derivatives(problem: end_to_end._Problem, student: Student) -> list[Tensor]:
+    """Of x_1 .. x_R in every unknown, (R, n, 4) each: automatic in the coefficients, central differences in the times."""
+    p, q = torch.tensor(student.p), torch.tensor(student.q)
+
+    def moved(k: int, change: float) -> Tensor:
+        point = end_to_end.moved_point(problem.denoiser, student.points[k], change)
+        other = student.moved(k, point)
+        return later_states(problem, other, torch.tensor(other.p), torch.tensor(other.q))
+
+    by_p, by_q = torch.autograd.functional.jacobian(lambda p, q: later_states(problem, student, p, q), (p, q))
+    found = []
+    for unknown in problem.unknowns:
+        if unknown.kind == "state":
+            found.append(by_p[..., unknown.row])
+        elif unknown.kind == "output":
+            found.append(by_q[..., unknown.row, unknown.output])
+        else:
+            h = 1e-5
+            found.append((moved(unknown.row, h) - moved(unknown.row, -h)) / (2 * h))
+    return found
+
+
+# A thousandth of the steps leaves a thousandth of their error; below it is the rounding of the differences.
+SMALL_STEPS, SMALL_STEPS_ERROR = 1e-3, 1e-4
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_columns_are_the_derivatives_of_all_states(
+    problem: end_to_end._Problem, small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if small:
+        monkeypatch.setattr(end_to_end, "_STATE_STEP", end_to_end._STATE_STEP * SMALL_STEPS)
+        monkeypatch.setattr(end_to_end, "_TIME_STEP", end_to_end._TIME_STEP * SMALL_STEPS)
+    student = Student.of(problem.tableau, problem.denoiser.output)
+    ((_, run),) = problem._runs(student, 0, 5)
+    columns = run.columns(problem.unknowns, run.forward(), all_rows=True)
+    assert len(columns) == len(problem.unknowns)
+    for unknown, found, expected in zip(problem.unknowns, columns, derivatives(problem, student), strict=True):
+        assert len(found) == 4
+        scale = float(expected.norm())
+        for k, state in enumerate(found):
+            if state is None:  # a state before the unknown
+                assert k < unknown.row - (unknown.kind == "time")
+                assert float(expected[k].norm()) == 0
+                continue
+            error = float((state - expected[k]).norm()) / scale
+            assert error < (SMALL_STEPS_ERROR if small else FORWARD_DIFFERENCE[unknown.kind]), (unknown, k)
+        if unknown.kind != "time":  # the row itself is linear in its coefficients
+            torch.testing.assert_close(found[unknown.row], expected[unknown.row], rtol=ROUNDING, atol=ROUNDING)
+
+
+def assert_normal_equations(problem: end_to_end._Problem, derivatives: list[Tensor], residual: Tensor) -> None:
+    """Those of the problem, of columns scaled to unit length, against those of these derivatives."""
+    normal, gradient = problem.normal_equations(Student.of(problem.tableau, problem.denoiser.output), ALL, 0)
+    columns = torch.stack([d.flatten() for d in derivatives]).numpy()
+    lengths = np.linalg.norm(columns, axis=1)
+    columns /= lengths[:, None]
+    errors = np.array([FORWARD_DIFFERENCE[unknown.kind] for unknown in problem.unknowns])
+    assert (np.abs(normal / np.outer(lengths, lengths) - columns @ columns.T) < errors + errors[:, None]).all()
+    size = float(residual.norm())
+    assert (np.abs(gradient / lengths / size - columns @ residual.flatten().numpy() / size) < errors).all()
+
+
+def test_normal_equations_are_those_of_the_derivatives(problem: end_to_end._Problem) -> None:
+    student = Student.of(problem.tableau, problem.denoiser.output)
+    end = later_states(problem, student, torch.tensor(student.p), torch.tensor(student.q))[-1]
+    assert_normal_equations(problem, [d[-1] for d in derivatives(problem, student)], problem.batch.end - end)
+
+
+def test_inner_states_enter_the_error_and_the_normal_equations_with_their_weight() -> None:
+    denoiser, tableau, weight = mixture_denoiser(SCHEDULE), ddim(3), 0.3
+    noise = double_noise(5)
+    targets = [torch.full_like(noise, value) for value in (0.2, -0.1, 0.4)]
+    unknowns = tuple(end_to_end._unknowns(tableau, 3, False))
+    problem = end_to_end._Problem(denoiser, tableau, unknowns, Batch(noise, {}, targets), weight)
+    student = Student.of(tableau, "epsilon")
+    states = dode.sample(denoiser, tableau, noise, return_trajectory=True).states[1:]
+    weights = torch.tensor([weight, weight, 1.0], dtype=torch.float64)
+    distances = torch.stack([target - x for target, x in zip(targets, states, strict=True)])
+    expected = float((weights * distances.square().mean((1, 2))).sum())
+    assert problem.error(student) == pytest.approx(expected, rel=ROUNDING)
+    root = weights.sqrt()[:, None, None]
+    assert_normal_equations(problem, [root * d for d in derivatives(problem, student)], root * distances)
+
+
+def test_chunks_of_any_size_give_the_same_normal_equations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To rounding for a network that is linear in x, whose differences are exact whatever their step."""
+    matrix = torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    linear = dode.Denoiser(lambda x, t: x @ matrix * float(t[0]) / 999, SCHEDULE, shape=(4,))
+    curved = mixture_denoiser(SCHEDULE)
+    tableau = ddim(4)
+    unknowns = tuple(end_to_end._unknowns(tableau, 5, False))
+    for denoiser, tolerance in ((linear, ROUNDING), (curved, 2 * FORWARD_DIFFERENCE["output"])):
+        problem = end_to_end._Problem(denoiser, tableau, unknowns, teacher_batch(curved, 11), 0.0)
+        student = Student.of(tableau, "epsilon")
+        monkeypatch.setattr(end_to_end, "_CHUNK", ALL)
+        whole, gradient = problem.normal_equations(student, ALL, 0)
+        scale = np.sqrt(np.diag(whole))
+        for chunk in (1, 3, 11):
+            monkeypatch.setattr(end_to_end, "_CHUNK", chunk)
+            parts, part_gradient = problem.normal_equations(student, ALL, 0)
+            np.testing.assert_allclose(parts / np.outer(scale, scale), whole / np.outer(scale, scale), atol=tolerance)
+            size = scale * math.sqrt(11 * 4 * problem.error(student))
+            np.testing.assert_allclose(part_gradient / size, gradient / size, atol=tolerance)
+
+
+def test_jacobians_of_a_part_of_the_samples_go_through_all_of_them() -> None:
+    """Each turn takes others, and always as many as it is told to."""
+    seen: list[Tensor] = []
+    net = Mixture(SCHEDULE)
+
+    def watched(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(x)
+        return net(x, t)
+
+    tableau, batch = ddim(1), teacher_batch(mixture_denoiser(SCHEDULE), 21)
+    unknowns = tuple(end_to_end._unknowns(tableau, 4, False))
+    problem = end_to_end._Problem(dode.Denoiser(watched, SCHEDULE, shape=(4,)), tableau, unknowns, batch, 0.0)
+    student = Student.of(tableau, "epsilon")
+    taken = []
+    for turn in range(15):
+        seen.clear()
+        problem.normal_equations(student, 7, turn)
+        (x,) = seen
+        (first,) = (batch.noise == x[0]).all(1).nonzero().flatten().tolist()
+        assert torch.equal(batch.noise[first : first + 7], x)
+        taken.append(first)
+    assert taken[0] != taken[1] != taken[2]
+    assert set().union(*(range(first, first + 7) for first in taken)) == set(range(21))
+
+
+def test_no_call_of_the_network_holds_more_than_a_chunk_of_samples_for_each_unknown_of_a_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+    net = Mixture(SCHEDULE)
+
+    def watched(x: Tensor, t: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return net(x, t)
+
+    denoiser, tableau = dode.Denoiser(watched, SCHEDULE, shape=(4,)), ddim(4)
+    problem = end_to_end._Problem(
+        denoiser, tableau, tuple(end_to_end._unknowns(tableau, 2, True)), teacher_batch(mixture_denoiser(SCHEDULE), 20), 0.0
+    )
+    monkeypatch.setattr(end_to_end, "_CHUNK", 3)
+    problem.normal_equations(Student.of(tableau, "epsilon"), ALL, 0)
+    # A row's own state and two outputs.
+    assert max(sizes) == 3 * 3
+    assert sum(sizes) == problem.jacobian_cost(ALL) == denoiser.evaluations
+
+
+# What the fit comes to.
+
+
+# Both solvers end on a flat bottom; scipy's own three methods agree to 1e-7 here.
+SAME_MINIMUM = 1e-3
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_a_small_nonlinear_problem_has_the_minimum_that_scipy_finds(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All coefficients of two or three rows, from DDIM's. The valley of three rows is so narrow that forward differences with the
+    usual step, and ending at the usual gain, stay a little up its side."""
+    if rows == 3:
+        monkeypatch.setattr(end_to_end, "_STATE_STEP", 1e-5)
+        monkeypatch.setattr(end_to_end, "_CONVERGED", 1e-6)
+    denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(rows)
+    fit = teacher_batch(denoiser, 12)
+    problem = end_to_end._Problem(denoiser, tableau, (), fit, 0.0)
+    start = Student.of(tableau, "epsilon")
+    lower = np.tril_indices(rows)
+
+    def residuals(values: Array) -> Array:
+        q = np.zeros((rows, rows))
+        q[lower] = values[rows:]
+        end = later_states(problem, start, torch.tensor(values[:rows]), torch.tensor(q))[-1]
+        return np.asarray((end - fit.end).flatten() / math.sqrt(fit.end.numel()))
+
+    values = np.concatenate([start.p, start.q[lower]])
+    expected = 2 * least_squares(residuals, values, x_scale="jac", xtol=1e-10, ftol=1e-10).cost
+    result = refine(denoiser, tableau, fit, fit, jacobian_samples=ALL, iterations=ALL)
+    assert result.unknowns == len(values)
+    assert result.fitting[0] == pytest.approx(float((residuals(values) ** 2).sum()), rel=ROUNDING)
+    assert result.fitting[0] > 100 * expected
+    assert result.fitting[1] == pytest.approx(expected, rel=SAME_MINIMUM)
+
+
+def recorder() -> tuple[list[float], Callable[[int, float, float], None]]:
+    """A list, and an `on_step` that adds the validation error of each step to it."""
+    seen: list[float] = []
+    return seen, lambda iteration, error, validation: seen.append(validation)
+
+
+@pytest.mark.parametrize("times", [False, True])
+def test_what_is_given_out_is_the_best_step_on_validation_noise_and_never_worse_than_the_start(times: bool) -> None:
+    """Three samples of four numbers for 9 or 11 unknowns: the fit goes on to fit what other noise does not have."""
+    denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(3)
+    overfitted = 0
+    for seed in range(4):
+        fit, validation = teacher_batch(denoiser, 3, seed=seed), teacher_batch(denoiser, 20, VALIDATION, seed)
+        seen, on_step = recorder()
+        result = refine(denoiser, tableau, fit, validation, times=times, jacobian_samples=ALL, on_step=on_step)
+        start, end = (float(end_errors(denoiser, t, validation).mean()) for t in (tableau, result.tableau))
+        assert result.validation == pytest.approx((start, end), rel=ROUNDING)
+        assert result.validation[1] == min(result.validation[0], *seen)
+        assert result.fitting[1] <= result.fitting[0]
+        assert len(seen) == result.iterations
+        overfitted += seen[-1] > result.validation[1]
+    assert overfitted > 0
+
+
+def test_patience_ends_a_fit_that_no_longer_gets_better_on_validation_noise() -> None:
+    denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(3)
+    fit, validation = teacher_batch(denoiser, 3), teacher_batch(denoiser, 20, VALIDATION)
+    for patience in (1, 2, 4):
+        seen, on_step = recorder()
+        result = refine(denoiser, tableau, fit, validation, jacobian_samples=ALL, patience=patience, on_step=on_step)
+        assert result.stopped == "validation no longer improves"
+        assert int(np.argmin(seen)) == len(seen) - 1 - patience
+
+
+def test_a_start_that_diverges_is_given_back() -> None:
+    denoiser = dode.Denoiser(lambda x, t: x * math.inf, SCHEDULE, shape=(4,))
+    batch = teacher_batch(mixture_denoiser(SCHEDULE), 8)
+    result = refine(denoiser, ddim(3), batch, batch)
+    assert result.stopped == "the Jacobian is not finite"
+    assert result.iterations == 0
+    assert result.validation == (math.inf, math.inf)
+    np.testing.assert_allclose(result.tableau.b, ddim(3).b, rtol=ROUNDING, atol=ROUNDING)
+
+
+# Its budget.
+
+
+def spent(tableau: dode.Tableau, fit: Batch, validation: Batch, budget: float, **options: object) -> tuple[Refined, int]:
+    denoiser = mixture_denoiser(SCHEDULE)
+    result = refine(denoiser, tableau, fit, validation, budget=budget, **options)  # type: ignore[arg-type]
+    return result, denoiser.evaluations
+
+
+@pytest.mark.parametrize("times", [False, True])
+def test_no_more_is_spent_than_the_budget_and_no_more_is_left_than_a_step(times: bool) -> None:
+    denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(4)
+    fit, validation = teacher_batch(denoiser, 16), teacher_batch(denoiser, 8, VALIDATION)
+    unknowns = tuple(end_to_end._unknowns(tableau, 4, times))
+    problem = end_to_end._Problem(denoiser, tableau, unknowns, fit, 0.0)
+    step = problem.jacobian_cost(ALL) + tableau.nfe * (16 + 8)
+    iterations = []
+    for budget in (1000, 2000, 3000, 4000):
+        result, evaluations = spent(
+            tableau, fit, validation, budget, times=times, jacobian_samples=ALL, patience=ALL, iterations=ALL
+        )
+        assert result.stopped == "the budget is spent"
+        assert budget - step < evaluations <= budget
+        iterations.append(result.iterations)
+    assert iterations == sorted(iterations)
+    assert 0 < iterations[0] < iterations[-1]
+
+
+def test_a_budget_too_small_for_a_step_gives_the_start_back() -> None:
+    denoiser, tableau = mixture_denoiser(SCHEDULE), dode.solver("dpm-solver++").tableau(SCHEDULE, 4)
+    fit, validation = teacher_batch(denoiser, 16), teacher_batch(denoiser, 8, VALIDATION)
+    # What measuring the start takes, which any fit has to.
+    measured = tableau.nfe * (16 + 8)
+    for budget in (0, measured, measured + 50):
+        result, evaluations = spent(tableau, fit, validation, budget)
+        assert evaluations == measured
+        assert result.stopped == "the budget is spent"
+        assert result.iterations == 0
+        assert result.fitting[0] == result.fitting[1]
+        assert result.validation[0] == result.validation[1]
+        torch.testing.assert_close(
+            dode.sample(denoiser, result.tableau, fit.noise), dode.sample(denoiser, tableau, fit.noise), rtol=0, atol=ROUNDING
+        )
+
+
+def test_the_jacobian_of_a_small_budget_is_taken_from_fewer_samples() -> None:
+    """So that it lasts for more than a step or two."""
+    denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(3)
+    fit = teacher_batch(denoiser, 90)
+    problem = end_to_end._Problem(denoiser, tableau, tuple(end_to_end._unknowns(tableau, 4, False)), fit, 0.0)
+    step = tableau.nfe * (90 + 20)
+    budgets = (0, 4000, 5000, 10**6, math.inf)
+    taken = [problem.affordable(budget, step) for budget in budgets]
+    assert taken == sorted(taken)
+    assert taken[0] < taken[2] < taken[-1] == 30
+    assert 10 * (problem.jacobian_cost(taken[2]) + step) <= budgets[2]
+    # Enough equations whatever the budget.
+    assert taken[0] * 4 >= len(problem.unknowns)
+
+
+# Interruption.
+
+
+def interrupted(at: int) -> Callable[[int, float, float], None]:
+    def on_step(iteration: int, error: float, validation: float) -> None:
+        if iteration == at:
+            raise KeyboardInterrupt
+
+    return on_step
+
+
+# A checkpoint keeps a tableau, and the student is made of it again: rounding, which the following steps magnify.
+RESUMED = 1e-6
+
+
+def assert_same_fit(found: Refined, expected: Refined) -> None:
+    for name in ("iterations", "stopped", "unknowns", "diverged"):
+        assert getattr(found, name) == getattr(expected, name)
+    assert found.fitting == pytest.approx(expected.fitting, rel=RESUMED)
+    assert found.validation == pytest.approx(expected.validation, rel=RESUMED)
+    for name in ("times", "alphas", "sigmas", "a", "b"):
+        np.testing.assert_allclose(getattr(found.tableau, name), getattr(expected.tableau, name), rtol=RESUMED, atol=RESUMED)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "times"), [("epsilon", False), ("v", False), ("sample", False), ("epsilon", True), ("v", True)]
+)
+def test_an_interrupted_fit_goes_on_to_the_same_end(prediction: str, times: bool, tmp_path: Path) -> None:
+    denoiser, tableau = mixture_denoiser(SCHEDULE, prediction), ddim(4)
+    fit, validation = teacher_batch(denoiser, 16), teacher_batch(denoiser, 16, VALIDATION)
+    denoiser.evaluations = 0
+    whole = refine(denoiser, tableau, fit, validation, times=times, iterations=6)
+    assert whole.iterations > 3
+    spent_on_whole = denoiser.evaluations
+
+    checkpoint = tmp_path / "folder" / "fit.json"
+    with pytest.raises(KeyboardInterrupt):
+        refine(denoiser, tableau, fit, validation, times=times, iterations=6, checkpoint=checkpoint, on_step=interrupted(2))
+    assert checkpoint.is_file()
+    before, steps = denoiser.evaluations, []
+    resumed = refine(
+        denoiser,
+        tableau,
+        fit,
+        validation,
+        times=times,
+        iterations=6,
+        checkpoint=checkpoint,
+        on_step=lambda iteration, error, best: steps.append(iteration),
+    )
+    assert_same_fit(resumed, whole)
+    assert steps == list(range(3, whole.iterations + 1))
+    # What the first two steps took is not taken again, and is said.
+    assert resumed.saved > 0
+    assert denoiser.evaluations - before + resumed.saved == spent_on_whole
+
+
+@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize(
+    ("budget", "patience", "stopped"),
+    [(math.inf, 3, "validation no longer improves"), (700, ALL, "the budget is spent")],
+    ids=["patience", "budget"],
+)
+def test_patience_and_budget_are_those_of_the_whole_fit(
+    budget: float, patience: int, stopped: str, at: int, tmp_path: Path
+) -> None:
+    denoiser, tableau, checkpoint = mixture_denoiser(SCHEDULE), ddim(3), tmp_path / "fit.json"
+    fit, validation = teacher_batch(denoiser, 3, seed=2), teacher_batch(denoiser, 20, VALIDATION, seed=2)
+
+    def run(path: Path | None, on_step: Callable[[int, float, float], None] | None = None) -> Refined:
+        options = {"jacobian_samples": ALL, "budget": budget, "patience": patience}
+        return refine(denoiser, tableau, fit, validation, **options, checkpoint=path, on_step=on_step)  # type: ignore[arg-type]
+
+    whole = run(None)
+    assert whole.stopped == stopped
+    assert whole.iterations > at
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint, interrupted(whole.iterations - at))
+    assert_same_fit(run(checkpoint), whole)
+
+
+def test_a_finished_fit_is_kept_and_costs_nothing_again(tmp_path: Path) -> None:
+    denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(3)
+    fit, validation = teacher_batch(denoiser, 8), teacher_batch(denoiser, 8, VALIDATION)
+    plain = refine(denoiser, tableau, fit, validation, iterations=3)
+    kept = refine(denoiser, tableau, fit, validation, iterations=3, checkpoint=tmp_path / "fit.json")
+    assert kept.tableau == plain.tableau
+    assert [path.name for path in tmp_path.iterdir()] == ["fit.json"]
+    before = denoiser.evaluations
+    again = refine(denoiser, tableau, fit, validation, iterations=3, checkpoint=tmp_path / "fit.json")
+    assert denoiser.evaluations == before
+    assert_same_fit(again, plain)
+
+
+# Times.
+
+
+@pytest.mark.parametrize(
+    ("schedule", "start"),
+    [
+        *((schedule, start) for schedule in (SCHEDULE, Flow(3.0), ContinuousVP()) for start in ("uniform", "karras")),
+        (EDM(), "karras"),
+    ],
+    ids=str,
+)
+def test_learned_times_fall_strictly_within_the_schedule(schedule: NoiseSchedule, start: str) -> None:
+    denoiser = mixture_denoiser(schedule, "sample" if isinstance(schedule, EDM) else "v")
+    fit, validation = teacher_batch(denoiser, 12), teacher_batch(denoiser, 12, VALIDATION)
+    tableau = ddim(4, schedule, start)
+    result = refine(denoiser, tableau, fit, validation, times=True, jacobian_samples=ALL, iterations=8)
+    times = result.tableau.times
+    assert (np.diff(times) < 0).all()
+    assert schedule.t_min <= times[-2]
+    assert (times[0], times[-1]) == (tableau.times[0], tableau.times[-1])
+    assert (times[1:-1] != tableau.times[1:-1]).any()
+    np.testing.assert_allclose(result.tableau.alphas, schedule.alpha(times), rtol=ROUNDING)
+    np.testing.assert_allclose(result.tableau.sigmas, schedule.sigma(times), rtol=ROUNDING)
+    assert result.validation[1] < result.validation[0]
+
+
+def test_steps_that_would_cross_times_are_not_taken() -> None:
+    """From an even grid in sigma the first steps want the times to pass each other."""
+    schedule = EDM()
+    denoiser = mixture_denoiser(schedule, "sample")
+    fit, validation = teacher_batch(denoiser, 12), teacher_batch(denoiser, 12, VALIDATION)
+    result = refine(denoiser, ddim(4, schedule, "uniform"), fit, validation, times=True, jacobian_samples=ALL)
+    assert (np.diff(result.tableau.times) < 0).all()
+    assert result.validation[1] <= result.validation[0]
+    assert math.isfinite(result.fitting[1])
+
+
+@pytest.mark.parametrize("schedule", [SCHEDULE, EDM(), Flow(3.0), ContinuousVP()], ids=lambda s: s.kind)
+def test_a_moved_time_changes_log_rho_by_so_much_and_stays_where_the_network_may_be_asked(schedule: NoiseSchedule) -> None:
+    denoiser = mixture_denoiser(schedule, "sample")
+    inner = ddim(4, schedule, "uniform").points[2]
+    for change in (-0.2, -1e-6, 1e-6, 0.2):
+        point = end_to_end.moved_point(denoiser, inner, change)
+        assert math.log(point.rho / inner.rho) == pytest.approx(change, rel=1e-6)
+        assert (point.alpha, point.sigma) == (float(schedule.alpha(point.t)), float(schedule.sigma(point.t)))
+    assert end_to_end.moved_point(denoiser, inner, -50.0).t == schedule.t_min
+    assert end_to_end.moved_point(denoiser, inner, 50.0).t == pytest.approx(schedule.t_max)
+
+
+def test_a_time_at_the_lowest_has_its_derivative_from_above() -> None:
+    denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(4, grid="karras")
+    lowest = end_to_end.Unknown("time", 3)
+    assert tableau.times[3] == SCHEDULE.t_min
+    problem = end_to_end._Problem(denoiser, tableau, (lowest,), teacher_batch(denoiser, 5), 0.0)
+    student = Student.of(tableau, "epsilon")
+    ((_, run),) = problem._runs(student, 0, 5)
+    states = run.forward()
+    found = run._moved(3, states)[-1]
+    moved = student.moved(3, end_to_end.moved_point(denoiser, student.points[3], 1e-5))
+    end = later_states(problem, moved, torch.tensor(moved.p), torch.tensor(moved.q))[-1]
+    expected = (end - states[-1]) / 1e-5
+    assert float((found - expected).norm() / expected.norm()) < FORWARD_DIFFERENCE["time"]
+
+
+def test_times_stay_where_they_are_unless_they_are_fitted() -> None:
+    denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(4)
+    batch = teacher_batch(denoiser, 12)
+    result = refine(denoiser, tableau, batch, batch, iterations=3)
+    assert result.iterations == 3
+    assert result.tableau.times.tolist() == tableau.times.tolist()
+
+
+def test_a_network_of_whole_times_is_given_whole_times() -> None:
+    asked: list[Tensor] = []
+    net = Mixture(SCHEDULE)
+
+    def watched(x: Tensor, t: Tensor) -> Tensor:
+        asked.append(t)
+        return net(x, t)
+
+    tableau = ddim(4, grid="trailing")
+    fit, validation = (teacher_batch(mixture_denoiser(SCHEDULE), 12, stream) for stream in (FITTING, VALIDATION))
+    denoiser = dode.Denoiser(watched, SCHEDULE, integer_times=True, shape=(4,))
+    result = refine(denoiser, tableau, fit, validation, times=True, jacobian_samples=ALL, iterations=6)
+    times = result.tableau.times
+    assert (times[1:-1] != tableau.times[1:-1]).all()
+    assert (times == np.round(times)).all()
+    assert (np.diff(times) < 0).all()
+    assert {t.dtype for t in asked} == {torch.int64}
+    # What the fit measured is what a sampler gets that asks the network at the tableau's own times.
+    exact = mixture_denoiser(SCHEDULE)
+    assert end_errors(exact, result.tableau, validation).mean() == pytest.approx(result.validation[1], rel=ROUNDING)
+
+
+# Refusals.
+
+
+def test_fewer_equations_than_unknowns_are_refused_with_the_number_that_would_do() -> None:
+    denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(4)
+    validation = teacher_batch(denoiser, 4, VALIDATION)
+    # 4 states and 1 + 2 + 3 + 4 outputs; with times 3 more.
+    for times, unknowns, need in ((False, 14, 4), (True, 17, 5)):
+        message = f"{unknowns} unknowns need at least {need} fitting samples of 4 numbers, got {need - 1}"
+        with pytest.raises(ValueError, match=message):
+            refine(denoiser, tableau, teacher_batch(denoiser, need - 1), validation, times=times)
+        result = refine(denoiser, tableau, teacher_batch(denoiser, need), validation, times=times, iterations=1)
+        assert result.unknowns == unknowns
+
+
+def test_inner_targets_and_learned_times_do_not_go_together() -> None:
+    denoiser = mixture_denoiser(SCHEDULE)
+    batch = teacher_batch(denoiser, 12)
+    with pytest.raises(ValueError, match="take inner_weight=0 or times=False"):
+        refine(denoiser, ddim(3), batch, batch, times=True, inner_weight=0.1)
