@@ -187,7 +187,7 @@ def test_what_is_no_direction_is_named() -> None:
         ([good, rows(3)], "direction 2 is zero in every row"),
         ([good, late], "the direction 'direction 2' uses what comes after its row: it must be lower triangular"),
         ([infinite, good], "the direction 'direction 1' is not finite"),
-        ([rows(4, a=1.0)], "the directions have 4 rows, the tableau has 3"),
+        ([rows(4, a=1.0)], "direction 1 must be a pair (a, b) of (3, 3) matrices, got [(4, 4), (4, 4)]"),
         (multistep(dode.solver("ddim").tableau(SCHEDULE, 5)), "the directions have 5 rows, the tableau has 3"),
     ):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
@@ -205,3 +205,10 @@ def test_shapes_that_disagree_are_refused() -> None:
         message = f"{len(names)} directions need shape ({len(names)}, rows, rows), got {got}"
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             Directions(names, a, b)
+
+
+def test_a_and_b_have_one_shape() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        Directions(("d",), np.zeros((1, 3, 3)), np.zeros((1, 4, 4)))
+    with pytest.raises(ValueError, match="direction 1 must be a pair"):
+        make_directions([(np.eye(3), np.eye(4))], dode.solver("ddim").tableau(SCHEDULE, 3))  # type: ignore[list-item]

@@ -80,13 +80,15 @@ def distill(
     teacher_scale: Annotated[int | None, typer.Option(help="Into how many parts the teacher cuts a step; by effort.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Another solver for the teacher.")] = None,
     teacher_nfe: Annotated[int | None, typer.Option(help="About how many evaluations the teacher takes.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Network evaluations that the fit may take in all; by effort.")] = None,
     classes: Classes = None,
     guidance_scale: Guidance = 1.0,
     seed: Seed = 0,
     batch_size: BatchSize = None,
     device: Device = None,
     cache: Annotated[
-        Path | None, typer.Option(help="A folder for the teacher's states: an interrupted run goes on from there.")
+        Path | None,
+        typer.Option(help="A folder for the teacher's states and the end-to-end fit: an interrupted run goes on from there."),
     ] = None,
     force: Force = False,
 ) -> None:
@@ -112,6 +114,7 @@ def distill(
         teacher_scale=teacher_scale,
         teacher=teacher,
         teacher_nfe=teacher_nfe,
+        budget=budget,
         seed=seed,
         cache=cache,
         progress=True,

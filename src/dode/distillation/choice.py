@@ -66,11 +66,11 @@ def best(candidates: Sequence[Candidate]) -> Candidate:
     if not others:
         return base
     leader = min(others, key=lambda candidate: candidate.error)
-    gain = base.errors - leader.errors
     if not math.isfinite(leader.error):
         return base
     if not math.isfinite(base.error):
         return leader
+    gain = base.errors - leader.errors
     doubt = gain.std(ddof=1) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
     return leader if gain.mean() > doubt else base
 

@@ -33,7 +33,7 @@ class Directions:
 
     def __post_init__(self) -> None:
         for part in (self.a, self.b):
-            if part.ndim != 3 or len(part) != len(self.names) or part.shape[1] != part.shape[2]:
+            if part.ndim != 3 or len(part) != len(self.names) or part.shape[1] != part.shape[2] or part.shape != self.a.shape:
                 raise ValueError(f"{len(self.names)} directions need shape ({len(self.names)}, rows, rows), got {part.shape}")
         for name, a, b in zip(self.names, self.a, self.b, strict=True):
             if not (np.isfinite(a).all() and np.isfinite(b).all()):
@@ -63,6 +63,10 @@ def make_directions(spec: DirectionsLike, tableau: Tableau) -> Directions:
         if not rows:
             raise ValueError("directions are empty: give at least one")
         names = tuple(f"direction {i + 1}" for i in range(len(rows)))
+        size = (tableau.rows, tableau.rows)
+        for name, row in zip(names, rows, strict=True):
+            if len(row) != 2 or any(np.shape(part) != size for part in row):
+                raise ValueError(f"{name} must be a pair (a, b) of {size} matrices, got {[np.shape(part) for part in row]}")
         for name, (a, b) in zip(names, rows, strict=True):
             if not (np.any(a) or np.any(b)):
                 raise ValueError(f"{name} is zero in every row")

@@ -10,8 +10,8 @@ that lives there (see `Student.moved`). Of each part of the batch only the Gram 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,12 +35,16 @@ _STATE_STEP = 2e-3
 _TIME_STEP = 5e-3
 # Longest step of a time, in log(sigma / alpha).
 _LONGEST_TIME_STEP = 0.5
+# Of the way to its neighbour.
+_SHARE = 0.45
 # Levenberg-Marquardt's damping, relative to the diagonal: where it starts, its change on success and on failure, where it gives up.
-_DAMPING, _RELAX, _TIGHTEN, _HOPELESS = 1e-3, 5.0, 6.0, 30.0
+_DAMPING, _RELAX, _TIGHTEN, _HOPELESS = 1e-3, 5.0, 10.0, 30.0
+# No less damping than this: it is not the model that makes so long a step fail, but the curvature.
+_LEAST_DAMPING = 1e-8
 # A step that gains less than this share ends the fit; a validation error that falls by less is no better.
 _CONVERGED = 1e-3
 # The Jacobian is taken from so many samples that the budget lasts for these many steps, with at least this many equations an unknown.
-_STEPS, _EQUATIONS = 10, 4
+_STEPS, _EQUATIONS = 8, 2
 # Why a fit ends.
 _SPENT, _NO_BETTER = "the budget is spent", "no step is better"
 # Samples whose columns are held at once.
@@ -86,6 +90,17 @@ class Refined:
     stopped: str
     saved: int = 0
 
+    def followed_by(self, later: Refined) -> Refined:
+        """This fit and one that went on from its tableau, as one."""
+        return replace(
+            later,
+            fitting=(self.fitting[0], later.fitting[1]),
+            validation=(self.validation[0], later.validation[1]),
+            iterations=self.iterations + later.iterations,
+            diverged=self.diverged + later.diverged,
+            saved=self.saved + later.saved,
+        )
+
 
 def refine(
     denoiser: Denoiser,
@@ -112,10 +127,10 @@ def refine(
         validation: those that choose the best step; never fitted.
         budget: network evaluations of one sample that may be spent.
         times: fit the times of the inner evaluations too.
-        outputs: newest outputs whose coefficients a row may change.
+        outputs: newest outputs whose coefficients a row may change; the last row may change all.
         iterations: accepted steps at the most.
         jacobian_samples: of the fitting samples, how many the Jacobian is taken from (the error is always that of all); by default
-            at most a third, and so many that the budget lasts for several steps.
+            so many that the budget lasts for several steps.
         inner_weight: weight of each inner state's square distance to its own target, beside the end point's; 0 for the end alone.
         patience: accepted steps without a better validation error after which to stop.
         checkpoint: a file to keep the fit in after each accepted step and at its end; where it is there, the fit goes on from it.
@@ -126,10 +141,10 @@ def refine(
     """
     if times and inner_weight:
         raise ValueError("inner states have no fixed targets while their times are fitted: take inner_weight=0 or times=False")
+    begun = denoiser.evaluations
     problem = _Problem(denoiser, tableau, tuple(_unknowns(tableau, outputs, times)), fit, inner_weight)
     problem.check()
     judge = _Problem(denoiser, tableau, problem.unknowns, validation, 0.0)
-    begun = denoiser.evaluations
     progress = _Progress.begin(problem, judge, tableau, checkpoint)
     trial_cost, judge_cost = tableau.nfe * len(fit), tableau.nfe * len(validation)
     if not progress.samples:
@@ -160,8 +175,8 @@ def refine(
             on_step(progress.iterations, progress.error, progress.validation)
         if progress.stale >= patience:
             stopped = "validation no longer improves"
-        elif progress.error > before * (1 - _CONVERGED) and progress.damping <= _DAMPING:
-            # A small gain says little where damping kept the step small.
+        elif max(progress.error_gain(before), progress.promised) < _CONVERGED:
+            # A small gain says little where the linear model promises more.
             stopped = "converged"
     progress.stopped, progress.spent = stopped, denoiser.evaluations - begun
     progress.save(checkpoint)
@@ -180,18 +195,25 @@ def refine(
 def _descend(problem: _Problem, progress: _Progress, left: float) -> str:
     """One step that lowers the error, with as much damping as that takes; or why there is none."""
     before = problem.denoiser.evaluations
-    normal, gradient = problem.normal_equations(progress.student, progress.samples, progress.iterations)
-    if not (np.isfinite(normal).all() and np.isfinite(gradient).all()):
+    model = problem.linearised(progress.student, progress.samples, progress.iterations)
+    if not (np.isfinite(model.normal).all() and np.isfinite(model.gradient).all()):
         return "the Jacobian is not finite"
     while progress.damping <= _HOPELESS:
         if problem.denoiser.evaluations - before + problem.tableau.nfe * len(problem.batch) > left:
             return _SPENT
-        moved = problem.step(progress.student, normal, gradient, progress.damping)
+        change = problem.step(progress.student, model, progress.damping)
+        moved = _changed(progress.student, problem.unknowns, change, problem.denoiser)
         if moved is not None:
             trial, error = problem.settled(moved)
             if error < progress.error:
+                gain, promised = 1 - error / progress.error, model.gain(change)
                 progress.student, progress.error = trial, error
-                progress.damping = max(progress.damping / _RELAX, 1e-9)
+                progress.promised = model.gain(model.solve(_LEAST_DAMPING, {}))
+                # As far as the linear model was right.
+                if gain > 0.5 * promised:
+                    progress.damping = max(progress.damping / _RELAX, _LEAST_DAMPING)
+                elif gain < 0.1 * promised:
+                    progress.damping *= _RELAX
                 return ""
             progress.diverged += math.isinf(error)
         progress.damping *= _TIGHTEN
@@ -213,6 +235,8 @@ class _Progress:
         samples: that the next Jacobian is taken from.
         spent: evaluations so far.
         stopped: why the fit ended; empty while it has not.
+        promised: the share of the error that the last step would have taken away without damping, had the error been what its linear
+            model says.
     """
 
     student: Student
@@ -229,6 +253,7 @@ class _Progress:
     samples: int = 0
     spent: int = 0
     stopped: str = ""
+    promised: float = 1.0
 
     @classmethod
     def begin(cls, problem: _Problem, judge: _Problem, tableau: Tableau, checkpoint: Path | None) -> _Progress:
@@ -240,8 +265,13 @@ class _Progress:
             return cls(student, student, error, validation, error, validation, validation)
         saved = Tableau.load(checkpoint)
         state = dict(saved.meta["refine"])
-        current, best = Student.of(saved, output), Student.of(Tableau.from_json(state.pop("best")), output)
-        return cls(current, best, **state)
+        best = Tableau.from_json(state.pop("best"))
+        current, best_student = (replace(Student.of(t, output), base=tableau) for t in (saved, best))
+        return cls(current, best_student, **state)
+
+    def error_gain(self, before: float) -> float:
+        """The share of an earlier error that is gone."""
+        return 1 - self.error / before if before else 0.0
 
     def accept(self, validation: float) -> None:
         """Count a step; it is better if it lowers the validation error by more than a thousandth."""
@@ -293,7 +323,7 @@ class _Problem:
 
     def affordable(self, budget: float, step_cost: int) -> int:
         """Samples of the Jacobian with which the budget lasts for several steps, each with a trial and its judgement."""
-        most = max(1, math.ceil(len(self.batch) / 3))
+        most = len(self.batch)
         least = min(most, math.ceil(_EQUATIONS * len(self.unknowns) / self.size))
         for_jacobian = budget / _STEPS - step_cost
         affordable = for_jacobian / self.jacobian_cost(1) if math.isfinite(budget) else most
@@ -325,11 +355,13 @@ class _Problem:
         p, q = _as_arrays(student, free, change)
         return student.changed(p, q), error / (len(self.batch) * self.size)
 
-    def normal_equations(self, student: Student, samples: int, turn: int) -> tuple[Array, Array]:
-        """J^T J and J^T (target - state) over some samples, others in each turn: (P, P), (P,)."""
+    def linearised(self, student: Student, samples: int, turn: int) -> _Model:
+        """The error around a student as the Jacobian has it, over some samples, others in each turn."""
         count, whole = len(self.unknowns), len(self.batch)
         total = np.zeros((count + 1, count + 1))
-        first = 0 if samples >= whole else turn * samples % (whole - samples + 1)
+        parts = math.ceil(whole / samples)
+        # Parts of equal size that together cover all samples.
+        first = round(turn % parts * (whole - samples) / (parts - 1)) if parts > 1 else 0
         for rows, run in self._runs(student, first, min(first + samples, whole), _CHUNK):
             states = run.forward()
             columns = run.columns(self.unknowns, states, all_rows=self.inner_weight > 0)
@@ -339,18 +371,20 @@ class _Problem:
                 vectors = torch.stack([*(zero if v is None else v for v in stack), target - state])
                 flat = vectors.flatten(1).double()
                 total += weight * (flat @ flat.T).cpu().numpy()
-        return total[:count, :count], total[:count, count]
+        return _Model(total[:count, :count], total[:count, count], float(total[count, count]))
 
-    def step(self, student: Student, normal: Array, gradient: Array, damping: float) -> Student | None:
-        """The student after a damped step; None where it would take a time out of its order."""
-        scale = np.sqrt(np.maximum(np.diag(normal), 0))
-        inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
-        matrix = normal * np.outer(inverse, inverse) + damping * np.eye(len(normal))
-        change = np.linalg.lstsq(matrix, gradient * inverse, rcond=1e-14)[0] * inverse
-        moves = [abs(c) for c, u in zip(change, self.unknowns, strict=True) if u.kind == "time"]
-        if moves and max(moves) > _LONGEST_TIME_STEP:
-            change = change * (_LONGEST_TIME_STEP / max(moves))
-        return _changed(student, self.unknowns, change, self.denoiser)
+    def step(self, student: Student, model: _Model, damping: float) -> Array:
+        """The damped step that the model proposes, with no time further than half of the way to its neighbours."""
+        bounds = [_room(student, u.row) if u.kind == "time" else (-math.inf, math.inf) for u in self.unknowns]
+        fixed: dict[int, float] = {}
+        while True:
+            change = model.solve(damping, fixed)
+            over = {i: min(max(c, low), high) for i, (c, (low, high)) in enumerate(zip(change, bounds, strict=True))}
+            beyond = {i: value for i, value in over.items() if i not in fixed and value != change[i]}
+            if not beyond:
+                return change
+            # What is held at its bound changes what is best for the others.
+            fixed |= beyond
 
     def _runs(self, student: Student, first: int, end: int, chunk: int | None = None) -> Iterator[tuple[slice, _Run]]:
         """The student on the samples first .. end, a part at a time."""
@@ -367,6 +401,38 @@ class _Problem:
             return
         for k, (state, target) in enumerate(zip(states[1:], self.targets, strict=True)):
             yield 1.0 if k == len(self.targets) - 1 else self.inner_weight, state, target[rows].to(state)
+
+
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """|r - J c|^2 for a change c of the unknowns.
+
+    Attributes:
+        normal, gradient, square: J^T J, J^T r and r^T r.
+    """
+
+    normal: Array
+    gradient: Array
+    square: float
+
+    def solve(self, damping: float, fixed: Mapping[int, float]) -> Array:
+        """The damped best change, with some of it fixed."""
+        change = np.zeros(len(self.gradient))
+        held, free = list(fixed), [i for i in range(len(change)) if i not in fixed]
+        change[held] = list(fixed.values())
+        if not free:
+            return change
+        normal, gradient = self.normal[np.ix_(free, free)], (self.gradient - self.normal @ change)[free]
+        scale = np.sqrt(np.maximum(np.diag(normal), 0))
+        inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+        matrix = normal * np.outer(inverse, inverse) + damping * np.eye(len(normal))
+        change[free] = np.linalg.lstsq(matrix, gradient * inverse, rcond=1e-14)[0] * inverse
+        return change
+
+    def gain(self, change: Array) -> float:
+        """The share of r^T r that a change takes away."""
+        gained = 2 * change @ self.gradient - change @ self.normal @ change
+        return float(gained / self.square) if self.square else 0.0
 
 
 @dataclass(eq=False)
@@ -419,9 +485,9 @@ class _Run:
     def _moved(self, k: int, states: Sequence[Tensor]) -> list[Tensor]:
         """The derivatives of x_k .. x_R in log(sigma / alpha) of the time of x_k."""
         old = self.student.points[k]
-        point = moved_point(self.denoiser, old, -_TIME_STEP)
+        point = moved_point(self.denoiser, old, -_TIME_STEP, at_least=True)
         if point.t == old.t:  # at the lowest time
-            point = moved_point(self.denoiser, old, _TIME_STEP)
+            point = moved_point(self.denoiser, old, _TIME_STEP, at_least=True)
         step = math.log(point.rho / old.rho)
         student = self.student.moved(k, point)
         x = self._row(student, k - 1, states[k - 1], self.outputs)
@@ -451,13 +517,14 @@ class _Run:
         return total
 
 
-def moved_point(denoiser: Denoiser, point: Point, change: float) -> Point:
-    """The point at which log(sigma / alpha) has changed by this much; at a whole time for a network that takes no other."""
+def moved_point(denoiser: Denoiser, point: Point, change: float, *, at_least: bool = False) -> Point:
+    """The point at which log(sigma / alpha) has changed by this much; at a whole time for a network that takes no other, and there at
+    the next one at least if `at_least`."""
     schedule: NoiseSchedule = denoiser.schedule
     t = float(schedule.time(2 * (point.lam - change)))
     if denoiser.integer_times:
         whole = round(t)
-        t = float(whole if whole != point.t else point.t + math.copysign(1, change))
+        t = float(whole if whole != point.t or not at_least else point.t + math.copysign(1, change))
     t = min(max(t, schedule.t_min), schedule.t_max)
     return Point(t, float(schedule.alpha(t)), float(schedule.sigma(t)))
 
@@ -465,11 +532,19 @@ def moved_point(denoiser: Denoiser, point: Point, change: float) -> Point:
 def _unknowns(tableau: Tableau, outputs: int, times: bool) -> Iterator[Unknown]:
     for k in range(tableau.rows):
         yield Unknown("state", k)
-        for j in range(max(0, k + 1 - outputs), k + 1):
+        # In the last row they are all free: it needs no evaluation.
+        oldest = max(0, k + 1 - outputs) if k < tableau.rows - 1 else 0
+        for j in range(oldest, k + 1):
             if not (j == 0 and tableau.first == "zero"):
                 yield Unknown("output", k, j)
         if times and k > 0:
             yield Unknown("time", k)
+
+
+def _room(student: Student, k: int) -> tuple[float, float]:
+    """How far log(sigma / alpha) of state k may change: less than half of the way to its neighbours, and no long way."""
+    before, here, after = (-student.points[i].lam for i in (k - 1, k, k + 1))
+    return -min(_LONGEST_TIME_STEP, _SHARE * (here - after)), min(_LONGEST_TIME_STEP, _SHARE * (before - here))
 
 
 def _changed(student: Student, unknowns: Sequence[Unknown], change: Array, denoiser: Denoiser) -> Student | None:

@@ -24,8 +24,9 @@ from dode.tableau import FIRST, Tableau
 AS_FITTED = "the fit as it is"
 # Samples of each set with which a search judges its many candidates.
 _SEARCH_SAMPLES = 32
-# Of what a search tried, how many are fitted end to end with their times.
-_STARTS = 2
+# Of what a search tried, how many are fitted end to end with their times; steps, and share of the budget, after which the best of
+# these goes on alone.
+_STARTS, _STEPS, _SHARE = 2, 2, 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,28 @@ class Outcome:
     refined: Refined | None = None
     trials: tuple[Trial, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Attempt:
+    """A start of the end-to-end fit, and how far it came.
+
+    Attributes:
+        outcome: its closed form, and the end-to-end fit so far.
+        name: of the start, for people; empty if there is no other.
+        start: the candidate that it began with.
+        best: the best candidate so far; the start itself before any step.
+    """
+
+    outcome: Outcome
+    name: str
+    start: Candidate
+    best: Candidate
+
+    @classmethod
+    def begin(cls, outcome: Outcome, name: str, start: Candidate) -> _Attempt:
+        """Before any step."""
+        return cls(outcome, name, start, start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +115,8 @@ class Method:
         options = shrunk(base, along, closed.fit) if self.shrink else [(AS_FITTED, closed.tableau)]
         candidates = [self._judge(name, tableau) for name, tableau in [("the base", base), *options]]
         start = min(candidates, key=lambda candidate: candidate.error)
-        refined, found = self._end_to_end(start, "", times=False)
-        return self._settled(replace(closed, refined=refined), [*candidates, *found])
+        attempt = self._pursued(_Attempt.begin(closed, "", start), times=False)
+        return self._settled(attempt.outcome, candidates if attempt.best is start else [*candidates, attempt.best])
 
     def search(
         self, base: Tableau | None, solvers: Sequence[Solver], nfe: int, grids: Sequence[Grid], *, learned: bool
@@ -122,17 +145,42 @@ class Method:
         if base is None:
             base = min((t for t in trials if math.isfinite(t.base_error)), key=lambda trial: trial.base_error).base
         candidates = [self._judge("the base", base)]
-        attempts: list[tuple[float, Outcome]] = []
-        starts = _starts(trials) if learned else trials[:1]
-        for i, trial in enumerate(starts):
-            closed = self._closed_form(trial.base)
-            start = self._judge(f"closed form, {trial.name}", closed.tableau)
-            refined, found = self._end_to_end(start, trial.name, times=learned, share=1 / (len(starts) - i))
-            candidates += [start, *found]
-            error = min(candidate.error for candidate in (start, *found))
-            attempts.append((error, replace(closed, base=base, refined=refined, trials=tuple(trials))))
-        _, outcome = min(attempts, key=lambda attempt: attempt[0])
-        return self._settled(outcome, candidates)
+        attempts = []
+        for trial in _starts(trials) if learned else trials[:1]:
+            closed = replace(self._closed_form(trial.base), base=base, trials=tuple(trials))
+            attempts.append(_Attempt.begin(closed, trial.name, self._judge(f"closed form, {trial.name}", closed.tableau)))
+        if len(attempts) > 1:
+            # A few steps show which start is worth the rest of the budget.
+            attempts = [self._pursued(attempt, times=learned, share=_SHARE, iterations=_STEPS) for attempt in attempts]
+        attempts.sort(key=lambda attempt: attempt.best.error)
+        attempts[0] = self._pursued(attempts[0], times=learned)
+        for attempt in attempts:
+            candidates += [attempt.start] if attempt.best is attempt.start else [attempt.start, attempt.best]
+        return self._settled(attempts[0].outcome, candidates)
+
+    def _pursued(self, attempt: _Attempt, *, times: bool, share: float = 1.0, iterations: int | None = None) -> _Attempt:
+        """An attempt after more steps of the end-to-end fit, within a share of what is left of the budget."""
+        steps = self.iterations if iterations is None else min(iterations, self.iterations)
+        if not steps:
+            return attempt
+        assert self.validation is not None
+        start = attempt.best.tableau
+        # The last judgement belongs to the fit.
+        left = (self.budget - self.ledger.charged - start.nfe * len(self.validation)) * share
+        file = None
+        if self.cache is not None:
+            settings = (start.digest, self.fit.digest, self.validation.digest, left, times, steps)
+            file = self.cache / f"refine-{hashlib.sha256(repr(settings).encode()).hexdigest()[:32]}.json"
+        with self.ledger.count("end-to-end"):
+            refined = refine(
+                self.denoiser, start, self.fit, self.validation, budget=left, times=times, iterations=steps, checkpoint=file
+            )
+        self.ledger.saved += refined.saved
+        label = ", ".join(filter(None, ("end to end", "with times" if times else "", attempt.name)))
+        best = self._judge(label, refined.tableau) if refined.iterations else attempt.best
+        before = attempt.outcome.refined
+        refined = refined if before is None else before.followed_by(refined)
+        return replace(attempt, best=best, outcome=replace(attempt.outcome, refined=refined))
 
     def _closed_form(self, base: Tableau) -> Outcome:
         along = make_directions(self.directions, base)
@@ -146,36 +194,6 @@ class Method:
                 # The choice is left with the base; if that diverges too, there is nothing to give out.
                 found, notes = no_fit(base, along, len(self.fit)), (f"the closed form diverged ({error}) and was dropped",)
         return Outcome(base, corrected(base, along, found.coefficients), AS_FITTED, base, along.names, found, notes=notes)
-
-    def _end_to_end(
-        self, start: Candidate, name: str, *, times: bool, share: float = 1.0
-    ) -> tuple[Refined | None, list[Candidate]]:
-        """From a candidate, within a share of what is left of the budget: what it came to, and the candidate that this is."""
-        if not self.iterations:
-            return None, []
-        assert self.validation is not None
-        # The last judgement belongs to the fit.
-        left = (self.budget - self.ledger.charged - start.tableau.nfe * len(self.validation)) * share
-        file = None
-        if self.cache is not None:
-            settings = (start.tableau.digest, self.fit.digest, self.validation.digest, left, times, self.iterations)
-            file = self.cache / f"refine-{hashlib.sha256(repr(settings).encode()).hexdigest()[:32]}.json"
-        with self.ledger.count("end-to-end"):
-            refined = refine(
-                self.denoiser,
-                start.tableau,
-                self.fit,
-                self.validation,
-                budget=left,
-                times=times,
-                iterations=self.iterations,
-                checkpoint=file,
-            )
-        self.ledger.saved += refined.saved
-        if not refined.iterations:
-            return refined, []
-        label = f"end to end{', with times' if times else ''}{', ' + name if name else ''}"
-        return refined, [self._judge(label, refined.tableau)]
 
     def _judge(self, name: str, tableau: Tableau) -> Candidate:
         assert self.validation is not None
