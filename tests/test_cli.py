@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import dode
+from dode.solvers import REGISTRY
 
 FAST = ("--paper", "--samples", "4", "--held-out", "2", "--teacher-scale", "2")
 
@@ -24,6 +25,9 @@ import dode
 
 def linear():
     return dode.Denoiser(lambda x, t: x * 0.5, dode.schedules.VP.linear(), shape=(1, 8, 8), name="linear")
+
+def curved():
+    return dode.Denoiser(lambda x, t: (0.7 * x).tanh() + 0.1, dode.schedules.VP.linear(), shape=(1, 8, 8), name="curved")
 
 def scaled():
     return dode.Denoiser(lambda x, t: x * 0.5, dode.schedules.VP.scaled_linear(), shape=(1, 8, 8), name="scaled")
@@ -108,6 +112,33 @@ def test_solver_options_grids_and_times(folder: Path) -> None:
     assert dode.Tableau.load(folder / "b.json").times.tolist() == [999, 500, 250, 100, -1]
 
 
+@pytest.mark.parametrize("effort", ["fast", "balanced", "thorough"])
+def test_efforts_and_what_the_summary_says_of_them(folder: Path, effort: str) -> None:
+    """A network whose ODE is curved, so that there is something to fit."""
+    base = ("distill", "networks:curved", "--nfe", "3", "--effort", effort, "--samples", "12", "--validation", "8")
+    shown = " ".join(succeed(folder, *base, "--solver", "ddim", "--held-out", "8", "--out", "a.json").split())
+    for text in ("given out:", "12 fitting and 8 validation samples", f"effort {effort}", "its own error", "evaluations:"):
+        assert text in shown
+    assert ("end-to-end fit:" in shown) == (effort != "fast")
+    assert ("tried, by validation error" in shown) == (effort == "thorough")
+    assert " ".join(succeed(folder, "show", "a.json").split()) in shown
+    succeed(folder, "sample", "networks:curved", "--tableau", "a.json", "-n", "4", "--out", "a.npy")
+
+
+def test_auto_names_the_solver_that_it_took(folder: Path) -> None:
+    base = ("distill", "networks:curved", "--nfe", "3", "--effort", "fast", "--samples", "12", "--validation", "8")
+    shown = succeed(folder, *base, "--solver", "auto", "--held-out", "8", "--out", "auto.json")
+    assert "tried, by validation error" in shown
+    assert dode.Tableau.load(folder / "auto.json").solver.split("(")[0] in REGISTRY
+    fail(folder, "chooses solver and grid itself", *base, "--solver", "auto", "--grid", "karras", "--out", "b.json")
+
+
+def test_a_budget_too_small_is_said(folder: Path) -> None:
+    base = ("distill", "networks:curved", "--solver", "ddim", "--nfe", "3", "--samples", "12", "--validation", "8")
+    shown = " ".join(succeed(folder, *base, "--budget", "100", "--out", "a.json").split())
+    assert "the end-to-end fit made no step (the budget is spent)" in shown
+
+
 def test_compare_writes_table_and_plot(folder: Path) -> None:
     shown = succeed(
         folder, "compare", "networks:linear", "--solver", "ddim,pndm", "--nfe", "2,4", "--out", "report", "--paper",
@@ -127,7 +158,7 @@ def test_models_and_solvers_are_listed(folder: Path) -> None:
     assert succeed(folder, "--version").strip() == dode.__version__
 
 
-@pytest.mark.parametrize("command", ["distill", "sample", "show", "models", "compare"])
+@pytest.mark.parametrize("command", ["distill", "sample", "show", "models", "compare", "study"])
 def test_help_of_every_command(folder: Path, command: str) -> None:
     assert "Usage" in succeed(folder, command, "--help")
 
@@ -149,6 +180,7 @@ def test_bad_input_is_one_line_and_exit_code_2(folder: Path) -> None:
     fail(
         folder, "must return a dode.Denoiser", "distill", "networks:wrong", "--solver", "deis", "--nfe", "4", "--out", "x.json"
     )
+    fail(folder, "did you mean 'thorough'", *base, "--solver", "deis", "--nfe", "4", "--effort", "thoroug")
     fail(folder, "No such command", "destill")
 
 
