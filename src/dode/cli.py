@@ -422,7 +422,9 @@ def _load(model: str, guidance_scale: float, batch_size: int | None, device: str
 
 def _method(effort: str, paper: bool) -> dict[str, Any]:
     from dode.distillation import PAPER
+    from dode.distillation.effort import effort_of
 
+    effort_of(effort)
     return PAPER if paper else {"effort": effort}
 
 
