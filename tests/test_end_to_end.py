@@ -15,7 +15,7 @@ from scipy.optimize import least_squares
 from torch import Tensor
 
 import dode
-from dode.distillation import end_to_end
+from dode.distillation import end_to_end, linearisation
 from dode.distillation.batch import Batch
 from dode.distillation.choice import end_errors
 from dode.distillation.end_to_end import Refined, refine
@@ -104,7 +104,7 @@ def test_the_last_row_is_solved_exactly_for_all_samples(weight: float) -> None:
     noise = double_noise(12)
     targets = [standard_noise(0, 12, (4,), stream=k + 1, dtype=torch.float64) for k in range(4)]
     batch = Batch(noise, {}, targets)
-    problem = end_to_end._Problem(denoiser, tableau, tuple(end_to_end._unknowns(tableau, 2, True)), batch, weight)
+    problem = linearisation.Problem(denoiser, tableau, tuple(linearisation.unknowns(tableau, 2, True)), batch, weight)
     student = Student.of(tableau, "v")
     settled, error = problem.settled(student)
     assert error == pytest.approx(problem.error(settled), rel=ROUNDING)
@@ -128,7 +128,7 @@ def conditional(prediction: str = "epsilon") -> dode.Denoiser:
 
 
 @pytest.fixture(params=["epsilon", "v", "condition", "first-zero", "first-mean"])
-def problem(request: pytest.FixtureRequest) -> end_to_end._Problem:
+def problem(request: pytest.FixtureRequest) -> linearisation.Problem:
     """Five samples and all unknowns of four rows, times included."""
     case = request.param
     tableau, cond = ddim(4), {}
@@ -138,13 +138,13 @@ def problem(request: pytest.FixtureRequest) -> end_to_end._Problem:
     elif case.startswith("first"):
         tableau = dataclasses.replace(tableau, first=case.removeprefix("first-"))
     batch = teacher_batch(denoiser, 5, **cond)
-    return end_to_end._Problem(denoiser, tableau, tuple(end_to_end._unknowns(tableau, 3, True)), batch, 0.0)
+    return linearisation.Problem(denoiser, tableau, tuple(linearisation.unknowns(tableau, 3, True)), batch, 0.0)
 
 
 def test_unknowns_are_all_states_the_newest_outputs_and_the_inner_times() -> None:
     def kinds(tableau: dode.Tableau, outputs: int, times: bool) -> dict[str, list[tuple[int, int]]]:
         found: dict[str, list[tuple[int, int]]] = {"state": [], "output": [], "time": []}
-        for unknown in end_to_end._unknowns(tableau, outputs, times):
+        for unknown in linearisation.unknowns(tableau, outputs, times):
             found[unknown.kind].append((unknown.row, unknown.output))
         return found
 
@@ -158,7 +158,7 @@ def test_unknowns_are_all_states_the_newest_outputs_and_the_inner_times() -> Non
     assert kinds(zero, 2, False)["output"] == [(k, j) for k, j in newest if j]
 
 
-def later_states(problem: end_to_end._Problem, student: Student, p: Tensor, q: Tensor) -> Tensor:
+def later_states(problem: linearisation.Problem, student: Student, p: Tensor, q: Tensor) -> Tensor:
     """x_1 .. x_R of a student with these coefficients, differentiable: (R, n, 4)."""
     x, states, outputs = problem.x, [], []
     for k, point in enumerate(student.points[:-1]):
@@ -170,12 +170,12 @@ def later_states(problem: end_to_end._Problem, student: Student, p: Tensor, q: T
     return torch.stack(states)
 
 
-def derivatives(problem: end_to_end._Problem, student: Student) -> list[Tensor]:
+def derivatives(problem: linearisation.Problem, student: Student) -> list[Tensor]:
     """Of x_1 .. x_R in every unknown, (R, n, 4) each: automatic in the coefficients, central differences in the times."""
     p, q = torch.tensor(student.p), torch.tensor(student.q)
 
     def moved(k: int, change: float) -> Tensor:
-        point = end_to_end.moved_point(problem.denoiser, student.points[k], change)
+        point = linearisation.moved_point(problem.denoiser, student.points[k], change)
         other = student.moved(k, point)
         return later_states(problem, other, torch.tensor(other.p), torch.tensor(other.q))
 
@@ -198,11 +198,11 @@ SMALL_STEPS, SMALL_STEPS_ERROR = 1e-3, 1e-4
 
 @pytest.mark.parametrize("small", [False, True])
 def test_columns_are_the_derivatives_of_all_states(
-    problem: end_to_end._Problem, small: bool, monkeypatch: pytest.MonkeyPatch
+    problem: linearisation.Problem, small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if small:
-        monkeypatch.setattr(end_to_end, "_STATE_STEP", end_to_end._STATE_STEP * SMALL_STEPS)
-        monkeypatch.setattr(end_to_end, "_TIME_STEP", end_to_end._TIME_STEP * SMALL_STEPS)
+        monkeypatch.setattr(linearisation, "_STATE_STEP", linearisation._STATE_STEP * SMALL_STEPS)
+        monkeypatch.setattr(linearisation, "_TIME_STEP", linearisation._TIME_STEP * SMALL_STEPS)
     student = Student.of(problem.tableau, problem.denoiser.output)
     ((_, run),) = problem._runs(student, 0, 5)
     columns = run.columns(problem.unknowns, run.forward(), all_rows=True)
@@ -221,7 +221,7 @@ def test_columns_are_the_derivatives_of_all_states(
             torch.testing.assert_close(found[unknown.row], expected[unknown.row], rtol=ROUNDING, atol=ROUNDING)
 
 
-def assert_normal_equations(problem: end_to_end._Problem, derivatives: list[Tensor], residual: Tensor) -> None:
+def assert_normal_equations(problem: linearisation.Problem, derivatives: list[Tensor], residual: Tensor) -> None:
     """Those of the problem, of columns scaled to unit length, against those of these derivatives."""
     model = problem.linearised(Student.of(problem.tableau, problem.denoiser.output), ALL, 0)
     normal, gradient = model.normal, model.gradient
@@ -234,7 +234,7 @@ def assert_normal_equations(problem: end_to_end._Problem, derivatives: list[Tens
     assert (np.abs(gradient / lengths / size - columns @ residual.flatten().numpy() / size) < errors).all()
 
 
-def test_normal_equations_are_those_of_the_derivatives(problem: end_to_end._Problem) -> None:
+def test_normal_equations_are_those_of_the_derivatives(problem: linearisation.Problem) -> None:
     student = Student.of(problem.tableau, problem.denoiser.output)
     end = later_states(problem, student, torch.tensor(student.p), torch.tensor(student.q))[-1]
     assert_normal_equations(problem, [d[-1] for d in derivatives(problem, student)], problem.batch.end - end)
@@ -244,8 +244,8 @@ def test_inner_states_enter_the_error_and_the_normal_equations_with_their_weight
     denoiser, tableau, weight = mixture_denoiser(SCHEDULE), ddim(3), 0.3
     noise = double_noise(5)
     targets = [torch.full_like(noise, value) for value in (0.2, -0.1, 0.4)]
-    unknowns = tuple(end_to_end._unknowns(tableau, 3, False))
-    problem = end_to_end._Problem(denoiser, tableau, unknowns, Batch(noise, {}, targets), weight)
+    unknowns = tuple(linearisation.unknowns(tableau, 3, False))
+    problem = linearisation.Problem(denoiser, tableau, unknowns, Batch(noise, {}, targets), weight)
     student = Student.of(tableau, "epsilon")
     states = dode.sample(denoiser, tableau, noise, return_trajectory=True).states[1:]
     weights = torch.tensor([weight, weight, 1.0], dtype=torch.float64)
@@ -262,16 +262,16 @@ def test_chunks_of_any_size_give_the_same_normal_equations(monkeypatch: pytest.M
     linear = dode.Denoiser(lambda x, t: x @ matrix * float(t[0]) / 999, SCHEDULE, shape=(4,))
     curved = mixture_denoiser(SCHEDULE)
     tableau = ddim(4)
-    unknowns = tuple(end_to_end._unknowns(tableau, 5, False))
+    unknowns = tuple(linearisation.unknowns(tableau, 5, False))
     for denoiser, tolerance in ((linear, ROUNDING), (curved, 2 * FORWARD_DIFFERENCE["output"])):
-        problem = end_to_end._Problem(denoiser, tableau, unknowns, teacher_batch(curved, 11), 0.0)
+        problem = linearisation.Problem(denoiser, tableau, unknowns, teacher_batch(curved, 11), 0.0)
         student = Student.of(tableau, "epsilon")
-        monkeypatch.setattr(end_to_end, "_CHUNK", ALL)
+        monkeypatch.setattr(linearisation, "_CHUNK", ALL)
         model = problem.linearised(student, ALL, 0)
         whole, gradient = model.normal, model.gradient
         scale = np.sqrt(np.diag(whole))
         for chunk in (1, 3, 11):
-            monkeypatch.setattr(end_to_end, "_CHUNK", chunk)
+            monkeypatch.setattr(linearisation, "_CHUNK", chunk)
             part = problem.linearised(student, ALL, 0)
             parts, part_gradient = part.normal, part.gradient
             np.testing.assert_allclose(parts / np.outer(scale, scale), whole / np.outer(scale, scale), atol=tolerance)
@@ -289,8 +289,8 @@ def test_jacobians_of_a_part_of_the_samples_go_through_all_of_them() -> None:
         return net(x, t)
 
     tableau, batch = ddim(1), teacher_batch(mixture_denoiser(SCHEDULE), 21)
-    unknowns = tuple(end_to_end._unknowns(tableau, 4, False))
-    problem = end_to_end._Problem(dode.Denoiser(watched, SCHEDULE, shape=(4,)), tableau, unknowns, batch, 0.0)
+    unknowns = tuple(linearisation.unknowns(tableau, 4, False))
+    problem = linearisation.Problem(dode.Denoiser(watched, SCHEDULE, shape=(4,)), tableau, unknowns, batch, 0.0)
     student = Student.of(tableau, "epsilon")
     taken = []
     for turn in range(15):
@@ -315,10 +315,10 @@ def test_no_call_of_the_network_holds_more_than_a_chunk_of_samples_for_each_unkn
         return net(x, t)
 
     denoiser, tableau = dode.Denoiser(watched, SCHEDULE, shape=(4,)), ddim(4)
-    problem = end_to_end._Problem(
-        denoiser, tableau, tuple(end_to_end._unknowns(tableau, 2, True)), teacher_batch(mixture_denoiser(SCHEDULE), 20), 0.0
+    problem = linearisation.Problem(
+        denoiser, tableau, tuple(linearisation.unknowns(tableau, 2, True)), teacher_batch(mixture_denoiser(SCHEDULE), 20), 0.0
     )
-    monkeypatch.setattr(end_to_end, "_CHUNK", 3)
+    monkeypatch.setattr(linearisation, "_CHUNK", 3)
     problem.linearised(Student.of(tableau, "epsilon"), ALL, 0)
     # A row's own state and two outputs.
     assert max(sizes) == 3 * 3
@@ -337,11 +337,11 @@ def test_a_small_nonlinear_problem_has_the_minimum_that_scipy_finds(rows: int, m
     """All coefficients of two or three rows, from DDIM's. The valley of three rows is so narrow that forward differences with the
     usual step, and ending at the usual gain, stay a little up its side."""
     if rows == 3:
-        monkeypatch.setattr(end_to_end, "_STATE_STEP", 1e-5)
+        monkeypatch.setattr(linearisation, "_STATE_STEP", 1e-5)
         monkeypatch.setattr(end_to_end, "_CONVERGED", 1e-6)
     denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(rows)
     fit = teacher_batch(denoiser, 12)
-    problem = end_to_end._Problem(denoiser, tableau, (), fit, 0.0)
+    problem = linearisation.Problem(denoiser, tableau, (), fit, 0.0)
     start = Student.of(tableau, "epsilon")
     lower = np.tril_indices(rows)
 
@@ -420,8 +420,8 @@ def spent(tableau: dode.Tableau, fit: Batch, validation: Batch, budget: float, *
 def test_no_more_is_spent_than_the_budget_and_no_more_is_left_than_a_step(times: bool) -> None:
     denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(4)
     fit, validation = teacher_batch(denoiser, 16), teacher_batch(denoiser, 8, VALIDATION)
-    unknowns = tuple(end_to_end._unknowns(tableau, 4, times))
-    problem = end_to_end._Problem(denoiser, tableau, unknowns, fit, 0.0)
+    unknowns = tuple(linearisation.unknowns(tableau, 4, times))
+    problem = linearisation.Problem(denoiser, tableau, unknowns, fit, 0.0)
     step = problem.jacobian_cost(ALL) + tableau.nfe * (16 + 8)
     iterations = []
     for budget in (1000, 2000, 3000, 4000):
@@ -456,7 +456,7 @@ def test_the_jacobian_of_a_small_budget_is_taken_from_fewer_samples() -> None:
     """So that it lasts for more than a step or two."""
     denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(3)
     fit = teacher_batch(denoiser, 90)
-    problem = end_to_end._Problem(denoiser, tableau, tuple(end_to_end._unknowns(tableau, 4, False)), fit, 0.0)
+    problem = linearisation.Problem(denoiser, tableau, tuple(linearisation.unknowns(tableau, 4, False)), fit, 0.0)
     step = tableau.nfe * (90 + 20)
     budgets = (0, 4000, 5000, 10**6, math.inf)
     taken = [problem.affordable(budget, step) for budget in budgets]
@@ -603,23 +603,23 @@ def test_a_moved_time_changes_log_rho_by_so_much_and_stays_where_the_network_may
     denoiser = mixture_denoiser(schedule, "sample")
     inner = ddim(4, schedule, "uniform").points[2]
     for change in (-0.2, -1e-6, 1e-6, 0.2):
-        point = end_to_end.moved_point(denoiser, inner, change)
+        point = linearisation.moved_point(denoiser, inner, change)
         assert math.log(point.rho / inner.rho) == pytest.approx(change, rel=1e-6)
         assert (point.alpha, point.sigma) == (float(schedule.alpha(point.t)), float(schedule.sigma(point.t)))
-    assert end_to_end.moved_point(denoiser, inner, -50.0).t == schedule.t_min
-    assert end_to_end.moved_point(denoiser, inner, 50.0).t == pytest.approx(schedule.t_max)
+    assert linearisation.moved_point(denoiser, inner, -50.0).t == schedule.t_min
+    assert linearisation.moved_point(denoiser, inner, 50.0).t == pytest.approx(schedule.t_max)
 
 
 def test_a_time_at_the_lowest_has_its_derivative_from_above() -> None:
     denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(4, grid="karras")
-    lowest = end_to_end.Unknown("time", 3)
+    lowest = linearisation.Unknown("time", 3)
     assert tableau.times[3] == SCHEDULE.t_min
-    problem = end_to_end._Problem(denoiser, tableau, (lowest,), teacher_batch(denoiser, 5), 0.0)
+    problem = linearisation.Problem(denoiser, tableau, (lowest,), teacher_batch(denoiser, 5), 0.0)
     student = Student.of(tableau, "epsilon")
     ((_, run),) = problem._runs(student, 0, 5)
     states = run.forward()
     found = run._moved(3, states)[-1]
-    moved = student.moved(3, end_to_end.moved_point(denoiser, student.points[3], 1e-5))
+    moved = student.moved(3, linearisation.moved_point(denoiser, student.points[3], 1e-5))
     end = later_states(problem, moved, torch.tensor(moved.p), torch.tensor(moved.q))[-1]
     expected = (end - states[-1]) / 1e-5
     assert float((found - expected).norm() / expected.norm()) < FORWARD_DIFFERENCE["time"]
@@ -700,8 +700,8 @@ def test_converged_means_converged(seed: int, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("n", [20, 32, 80])
 def test_every_sample_has_its_turn_in_the_jacobian(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(2)
-    unknowns = tuple(end_to_end._unknowns(tableau, 4, False))
-    problem = end_to_end._Problem(denoiser, tableau, unknowns, teacher_batch(denoiser, n), 0.0)
+    unknowns = tuple(linearisation.unknowns(tableau, 4, False))
+    problem = linearisation.Problem(denoiser, tableau, unknowns, teacher_batch(denoiser, n), 0.0)
     seen: set[int] = set()
     runs = problem._runs
 
@@ -725,9 +725,9 @@ def test_a_checkpoint_leaves_no_trace_in_the_result(tmp_path: Path) -> None:
 
 def test_a_tiny_change_leaves_whole_times_where_they_are() -> None:
     student = Student.of(ddim(4, grid="trailing"), "epsilon")
-    unknowns = tuple(end_to_end._unknowns(student.base, 4, True))
+    unknowns = tuple(linearisation.unknowns(student.base, 4, True))
     denoiser = mixture_denoiser(SCHEDULE, integer_times=True)
-    moved = end_to_end._changed(student, unknowns, np.full(len(unknowns), 1e-9), denoiser)
+    moved = linearisation.changed(student, unknowns, np.full(len(unknowns), 1e-9), denoiser)
     assert moved is not None
     assert moved.points == student.points
 

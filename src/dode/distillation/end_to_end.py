@@ -2,68 +2,32 @@
 
     minimise the mean over samples of |x_R - target|^2 (and, weighted, the distances of the states between)
 
-The Jacobian comes from forward differences: an unknown of row k changes the state x_{k+1} by a multiple of something already
-computed, so only the rows after k are run again; the last row is exactly linear and costs nothing. A time moves together with the state
-that lives there (see `Student.moved`). Of each part of the batch only the Gram matrix of columns and residual is kept, in float64.
+The best step by validation is kept, whatever the error on the fitting samples says.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from dode.conditions import Condition, map_tensors, take
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
-from dode.distillation.gram import grams, solve, squared_error
+from dode.distillation.linearisation import Problem, changed, unknowns
 from dode.distillation.student import Student
-from dode.first_output import first_output
-from dode.grids import Point
-from dode.sampling import start
-from dode.schedules import Array, NoiseSchedule
 from dode.tableau import Tableau
 
-# Forward differences: the share of the state's norm by which a coefficient moves it, and the change of log(sigma / alpha).
-_STATE_STEP = 2e-3
-_TIME_STEP = 5e-3
-# Longest step of a time, in log(sigma / alpha).
-_LONGEST_TIME_STEP = 0.5
-# Of the way to its neighbour.
-_SHARE = 0.45
 # Levenberg-Marquardt's damping, relative to the diagonal: where it starts, its change on success and on failure, where it gives up.
 _DAMPING, _RELAX, _TIGHTEN, _HOPELESS = 1e-3, 5.0, 10.0, 30.0
 # No less damping than this: it is not the model that makes so long a step fail, but the curvature.
 _LEAST_DAMPING = 1e-8
 # A step that gains less than this share ends the fit; a validation error that falls by less is no better.
 _CONVERGED = 1e-3
-# The Jacobian is taken from so many samples that the budget lasts for these many steps, with at least this many equations an unknown.
-_STEPS, _EQUATIONS = 8, 2
 # Why a fit ends.
 _SPENT, _NO_BETTER = "the budget is spent", "no step is better"
-# Samples whose columns are held at once.
-_CHUNK = 16
-
-
-@dataclass(frozen=True)
-class Unknown:
-    """One number to fit.
-
-    Attributes:
-        kind: "state", the coefficient of the row's own state; "output", that of an output; "time", the time of the row's own state.
-        row: the row, from 0.
-        output: which output.
-    """
-
-    kind: str
-    row: int
-    output: int = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,9 +106,9 @@ def refine(
     if times and inner_weight:
         raise ValueError("inner states have no fixed targets while their times are fitted: take inner_weight=0 or times=False")
     begun = denoiser.evaluations
-    problem = _Problem(denoiser, tableau, tuple(_unknowns(tableau, outputs, times)), fit, inner_weight)
+    problem = Problem(denoiser, tableau, tuple(unknowns(tableau, outputs, times)), fit, inner_weight)
     problem.check()
-    judge = _Problem(denoiser, tableau, problem.unknowns, validation, 0.0)
+    judge = Problem(denoiser, tableau, problem.unknowns, validation, 0.0)
     progress = _Progress.begin(problem, judge, tableau, checkpoint)
     trial_cost, judge_cost = tableau.nfe * len(fit), tableau.nfe * len(validation)
     if not progress.samples:
@@ -192,7 +156,7 @@ def refine(
     )
 
 
-def _descend(problem: _Problem, progress: _Progress, left: float) -> str:
+def _descend(problem: Problem, progress: _Progress, left: float) -> str:
     """One step that lowers the error, with as much damping as that takes; or why there is none."""
     before = problem.denoiser.evaluations
     model = problem.linearised(progress.student, progress.samples, progress.iterations)
@@ -202,7 +166,7 @@ def _descend(problem: _Problem, progress: _Progress, left: float) -> str:
         if problem.denoiser.evaluations - before + problem.tableau.nfe * len(problem.batch) > left:
             return _SPENT
         change = problem.step(progress.student, model, progress.damping)
-        moved = _changed(progress.student, problem.unknowns, change, problem.denoiser)
+        moved = changed(progress.student, problem.unknowns, change, problem.denoiser)
         if moved is not None:
             trial, error = problem.settled(moved)
             if error < progress.error:
@@ -256,7 +220,7 @@ class _Progress:
     promised: float = 1.0
 
     @classmethod
-    def begin(cls, problem: _Problem, judge: _Problem, tableau: Tableau, checkpoint: Path | None) -> _Progress:
+    def begin(cls, problem: Problem, judge: Problem, tableau: Tableau, checkpoint: Path | None) -> _Progress:
         """From the tableau, or from where a checkpoint left off."""
         output = problem.denoiser.output
         student = Student.of(tableau, output)
@@ -288,283 +252,3 @@ class _Progress:
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         state = numbers | {"best": self.best.tableau().to_json()}
         self.student.tableau().with_meta(refine=state).save(checkpoint, overwrite=True)
-
-
-@dataclass(eq=False)
-class _Problem:
-    """The samples, the unknowns, and what is asked of a student about them."""
-
-    denoiser: Denoiser
-    tableau: Tableau
-    unknowns: tuple[Unknown, ...]
-    batch: Batch
-    inner_weight: float
-
-    def __post_init__(self) -> None:
-        self.x = start(self.denoiser, self.tableau, self.batch.noise)
-        self.first = first_output(self.denoiser, self.tableau, self.x, self.batch.cond)
-        # Only the inner targets need more than the end point.
-        self.targets = self.batch.targets(self.tableau) if self.inner_weight else [self.batch.end]
-        self.size = self.batch.noise[0].numel()
-
-    def check(self) -> None:
-        """Raise ValueError where there are fewer equations than unknowns."""
-        need = math.ceil(len(self.unknowns) / self.size)
-        if len(self.batch) < need:
-            raise ValueError(
-                f"{len(self.unknowns)} unknowns need at least {need} fitting samples of {self.size} numbers, got {len(self.batch)}"
-            )
-
-    def jacobian_cost(self, samples: int) -> int:
-        """Network evaluations of one Jacobian."""
-        rows = self.tableau.rows
-        each = [rows - u.row if u.kind == "time" else rows - 1 - u.row for u in self.unknowns]
-        return min(samples, len(self.batch)) * (sum(each) + self.tableau.nfe)
-
-    def affordable(self, budget: float, step_cost: int) -> int:
-        """Samples of the Jacobian with which the budget lasts for several steps, each with a trial and its judgement."""
-        most = len(self.batch)
-        least = min(most, math.ceil(_EQUATIONS * len(self.unknowns) / self.size))
-        for_jacobian = budget / _STEPS - step_cost
-        affordable = for_jacobian / self.jacobian_cost(1) if math.isfinite(budget) else most
-        return int(min(max(affordable, least), most))
-
-    def error(self, student: Student) -> float:
-        """What is minimised, over an element; infinite where the run diverges."""
-        total = 0.0
-        for rows, run in self._runs(student, 0, len(self.batch), self.denoiser.batch_size):
-            for weight, state, target in self._weighted(run.forward(), rows):
-                total += weight * float((target - state).double().square().sum())
-        return total / (len(self.batch) * self.size) if math.isfinite(total) else math.inf
-
-    def settled(self, student: Student) -> tuple[Student, float]:
-        """The student with its last row solved exactly for all samples, and its error: the last row needs no evaluation."""
-        last = len(student.p) - 1
-        free = [u for u in self.unknowns if u.row == last and u.kind != "time"]
-        total, inner = np.zeros((len(free) + 1, len(free) + 1)), 0.0
-        for rows, run in self._runs(student, 0, len(self.batch), self.denoiser.batch_size):
-            states = run.forward()
-            *others, (_, state, target) = self._weighted(states, rows)
-            inner += sum(weight * float((target - state).double().square().sum()) for weight, state, target in others)
-            vectors = [states[last] if u.kind == "state" else run.outputs[u.output] for u in free]
-            total += grams([*vectors, target - state]).sum(0)
-        if not (np.isfinite(total).all() and math.isfinite(inner)):
-            return student, math.inf
-        change = solve(total[None]).coefficients
-        error = inner + float(squared_error(total[None], change)[0])
-        p, q = _as_arrays(student, free, change)
-        return student.changed(p, q), error / (len(self.batch) * self.size)
-
-    def linearised(self, student: Student, samples: int, turn: int) -> _Model:
-        """The error around a student as the Jacobian has it, over some samples, others in each turn."""
-        count, whole = len(self.unknowns), len(self.batch)
-        total = np.zeros((count + 1, count + 1))
-        parts = math.ceil(whole / samples)
-        # Parts of equal size that together cover all samples.
-        first = round(turn % parts * (whole - samples) / (parts - 1)) if parts > 1 else 0
-        for rows, run in self._runs(student, first, min(first + samples, whole), _CHUNK):
-            states = run.forward()
-            columns = run.columns(self.unknowns, states, all_rows=self.inner_weight > 0)
-            for i, (weight, state, target) in enumerate(self._weighted(states, rows)):
-                stack = [column[i] for column in columns]
-                zero = torch.zeros_like(state)
-                vectors = torch.stack([*(zero if v is None else v for v in stack), target - state])
-                flat = vectors.flatten(1).double()
-                total += weight * (flat @ flat.T).cpu().numpy()
-        return _Model(total[:count, :count], total[:count, count], float(total[count, count]))
-
-    def step(self, student: Student, model: _Model, damping: float) -> Array:
-        """The damped step that the model proposes, with no time further than half of the way to its neighbours."""
-        bounds = [_room(student, u.row) if u.kind == "time" else (-math.inf, math.inf) for u in self.unknowns]
-        fixed: dict[int, float] = {}
-        while True:
-            change = model.solve(damping, fixed)
-            over = {i: min(max(c, low), high) for i, (c, (low, high)) in enumerate(zip(change, bounds, strict=True))}
-            beyond = {i: value for i, value in over.items() if i not in fixed and value != change[i]}
-            if not beyond:
-                return change
-            # What is held at its bound changes what is best for the others.
-            fixed |= beyond
-
-    def _runs(self, student: Student, first: int, end: int, chunk: int | None = None) -> Iterator[tuple[slice, _Run]]:
-        """The student on the samples first .. end, a part at a time."""
-        size = chunk or end - first
-        for begin in range(first, end, size):
-            rows = slice(begin, min(begin + size, end))
-            shared = None if self.first is None else self.first[rows]
-            yield rows, _Run(self.denoiser, student, self.x[rows], shared, take(self.batch.cond, rows))
-
-    def _weighted(self, states: Sequence[Tensor], rows: slice) -> Iterator[tuple[float, Tensor, Tensor]]:
-        """(weight, state, target) for each state that counts."""
-        if not self.inner_weight:
-            yield 1.0, states[-1], self.targets[-1][rows].to(states[-1])
-            return
-        for k, (state, target) in enumerate(zip(states[1:], self.targets, strict=True)):
-            yield 1.0 if k == len(self.targets) - 1 else self.inner_weight, state, target[rows].to(state)
-
-
-@dataclass(frozen=True, eq=False)
-class _Model:
-    """|r - J c|^2 for a change c of the unknowns.
-
-    Attributes:
-        normal, gradient, square: J^T J, J^T r and r^T r.
-    """
-
-    normal: Array
-    gradient: Array
-    square: float
-
-    def solve(self, damping: float, fixed: Mapping[int, float]) -> Array:
-        """The damped best change, with some of it fixed."""
-        change = np.zeros(len(self.gradient))
-        held, free = list(fixed), [i for i in range(len(change)) if i not in fixed]
-        change[held] = list(fixed.values())
-        if not free:
-            return change
-        normal, gradient = self.normal[np.ix_(free, free)], (self.gradient - self.normal @ change)[free]
-        scale = np.sqrt(np.maximum(np.diag(normal), 0))
-        inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
-        matrix = normal * np.outer(inverse, inverse) + damping * np.eye(len(normal))
-        change[free] = np.linalg.lstsq(matrix, gradient * inverse, rcond=1e-14)[0] * inverse
-        return change
-
-    def gain(self, change: Array) -> float:
-        """The share of r^T r that a change takes away."""
-        gained = 2 * change @ self.gradient - change @ self.normal @ change
-        return float(gained / self.square) if self.square else 0.0
-
-
-@dataclass(eq=False)
-class _Run:
-    """A student on a few samples, with what is needed to run its later rows again from a changed state."""
-
-    denoiser: Denoiser
-    student: Student
-    x: Tensor
-    first: Tensor | None
-    cond: Condition
-
-    def forward(self) -> list[Tensor]:
-        """The states x_0 .. x_R; keeps the outputs."""
-        self.outputs: list[Tensor] = []
-        states = [self.x]
-        with self.denoiser.evaluator(self.x, self.cond) as evaluate, torch.no_grad():
-            for k, point in enumerate(self.student.points[:-1]):
-                output = self.first if k == 0 and self.first is not None else evaluate(states[-1], point)
-                self.outputs.append(output)
-                states.append(self._row(self.student, k, states[-1], self.outputs))
-        return states
-
-    def columns(self, unknowns: Sequence[Unknown], states: Sequence[Tensor], *, all_rows: bool) -> list[list[Tensor | None]]:
-        """For each unknown its derivative of the end state, or of every state x_1 .. x_R (None for those before it)."""
-        last = len(self.student.p) - 1
-        found: dict[Unknown, list[Tensor | None]] = {}
-        with torch.no_grad():
-            for k in range(last + 1):
-                group = [u for u in unknowns if u.row == k and u.kind != "time"]
-                vectors = [states[k] if u.kind == "state" else self.outputs[u.output] for u in group]
-                changes = [[v] for v in vectors] if k == last else self._again(k, states, vectors)
-                found |= dict(zip(group, [[None] * k + c for c in changes], strict=True))
-                for u in unknowns:
-                    if u.row == k and u.kind == "time":
-                        found[u] = [*[None] * (k - 1), *self._moved(k, states)]
-        return [found[u] if all_rows else found[u][-1:] for u in unknowns]
-
-    def _again(self, k: int, states: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[list[Tensor]]:
-        """The derivatives of x_{k+1} .. x_R along each vector added to x_{k+1}."""
-        size = float(states[k + 1].norm())
-        steps = [_STATE_STEP * size / max(float(v.norm()), 1e-30) for v in vectors]
-        x = torch.stack([states[k + 1] + step * v for step, v in zip(steps, vectors, strict=True)])
-        later = self._later(self.student, k + 1, x)
-        return [
-            [v, *((state[i] - states[k + 2 + j]) / step for j, state in enumerate(later))]
-            for i, (step, v) in enumerate(zip(steps, vectors, strict=True))
-        ]
-
-    def _moved(self, k: int, states: Sequence[Tensor]) -> list[Tensor]:
-        """The derivatives of x_k .. x_R in log(sigma / alpha) of the time of x_k."""
-        old = self.student.points[k]
-        point = moved_point(self.denoiser, old, -_TIME_STEP, at_least=True)
-        if point.t == old.t:  # at the lowest time
-            point = moved_point(self.denoiser, old, _TIME_STEP, at_least=True)
-        step = math.log(point.rho / old.rho)
-        student = self.student.moved(k, point)
-        x = self._row(student, k - 1, states[k - 1], self.outputs)
-        later = self._later(student, k, x[None])
-        return [(x - states[k]) / step, *((state[0] - states[k + 1 + j]) / step for j, state in enumerate(later))]
-
-    def _later(self, student: Student, k: int, x: Tensor) -> list[Tensor]:
-        """The states x_{k+1} .. x_R of several runs that are at x = x_k, (m, n, *shape); their earlier outputs are this run's."""
-        several = len(x)
-        cond = map_tensors(
-            lambda tensor: tensor.repeat(several, *[1] * (tensor.ndim - 1)) if len(tensor) > 1 else tensor, self.cond
-        )
-        outputs = list(self.outputs[:k])
-        states = []
-        with self.denoiser.evaluator(x.flatten(0, 1), cond) as evaluate:
-            for row in range(k, len(student.p)):
-                outputs.append(evaluate(x.flatten(0, 1), student.points[row]).reshape(x.shape))
-                x = self._row(student, row, x, outputs)
-                states.append(x)
-        return states
-
-    @staticmethod
-    def _row(student: Student, k: int, x: Tensor, outputs: Sequence[Tensor]) -> Tensor:
-        total = x * float(student.p[k])
-        for j in np.flatnonzero(student.q[k, : k + 1]).tolist():
-            total = total + outputs[j] * float(student.q[k, j])
-        return total
-
-
-def moved_point(denoiser: Denoiser, point: Point, change: float, *, at_least: bool = False) -> Point:
-    """The point at which log(sigma / alpha) has changed by this much; at a whole time for a network that takes no other, and there at
-    the next one at least if `at_least`."""
-    schedule: NoiseSchedule = denoiser.schedule
-    t = float(schedule.time(2 * (point.lam - change)))
-    if denoiser.integer_times:
-        whole = round(t)
-        t = float(whole if whole != point.t or not at_least else point.t + math.copysign(1, change))
-    t = min(max(t, schedule.t_min), schedule.t_max)
-    return Point(t, float(schedule.alpha(t)), float(schedule.sigma(t)))
-
-
-def _unknowns(tableau: Tableau, outputs: int, times: bool) -> Iterator[Unknown]:
-    for k in range(tableau.rows):
-        yield Unknown("state", k)
-        # In the last row they are all free: it needs no evaluation.
-        oldest = max(0, k + 1 - outputs) if k < tableau.rows - 1 else 0
-        for j in range(oldest, k + 1):
-            if not (j == 0 and tableau.first == "zero"):
-                yield Unknown("output", k, j)
-        if times and k > 0:
-            yield Unknown("time", k)
-
-
-def _room(student: Student, k: int) -> tuple[float, float]:
-    """How far log(sigma / alpha) of state k may change: less than half of the way to its neighbours, and no long way."""
-    before, here, after = (-student.points[i].lam for i in (k - 1, k, k + 1))
-    return -min(_LONGEST_TIME_STEP, _SHARE * (here - after)), min(_LONGEST_TIME_STEP, _SHARE * (before - here))
-
-
-def _changed(student: Student, unknowns: Sequence[Unknown], change: Array, denoiser: Denoiser) -> Student | None:
-    p, q = _as_arrays(student, unknowns, change)
-    student = student.changed(p, q)
-    for u, value in zip(unknowns, change, strict=True):
-        if u.kind == "time" and value:
-            student = student.moved(u.row, moved_point(denoiser, student.points[u.row], value))
-    times = [point.t for point in student.points]
-    # Two states at one time (Heun's) stay allowed where the start has them and times are not fitted.
-    ordered = all(a > b for a, b in pairwise(times)) if any(u.kind == "time" for u in unknowns) else True
-    return student if ordered else None
-
-
-def _as_arrays(student: Student, unknowns: Sequence[Unknown], change: Array) -> tuple[Array, Array]:
-    """The changes of coefficients in the student's arrays p and q."""
-    p, q = np.zeros_like(student.p), np.zeros_like(student.q)
-    for u, value in zip(unknowns, change, strict=True):
-        if u.kind == "state":
-            p[u.row] = value
-        elif u.kind == "output":
-            q[u.row, u.output] = value
-    return p, q

@@ -153,10 +153,11 @@ class Method:
             # A few steps show which start is worth the rest of the budget.
             attempts = [self._pursued(attempt, times=learned, share=_SHARE, iterations=_STEPS) for attempt in attempts]
         attempts.sort(key=lambda attempt: attempt.best.error)
-        attempts[0] = self._pursued(attempts[0], times=learned)
+        # What the first leaves of the budget is the second's.
+        attempts = [self._pursued(attempt, times=learned) for attempt in attempts]
         for attempt in attempts:
             candidates += [attempt.start] if attempt.best is attempt.start else [attempt.start, attempt.best]
-        return self._settled(attempts[0].outcome, candidates)
+        return self._settled(min(attempts, key=lambda attempt: attempt.best.error).outcome, candidates)
 
     def _pursued(self, attempt: _Attempt, *, times: bool, share: float = 1.0, iterations: int | None = None) -> _Attempt:
         """An attempt after more steps of the end-to-end fit, within a share of what is left of the budget."""
@@ -167,6 +168,8 @@ class Method:
         start = attempt.best.tableau
         # The last judgement belongs to the fit.
         left = (self.budget - self.ledger.charged - start.nfe * len(self.validation)) * share
+        if attempt.outcome.refined is not None and left < start.nfe * len(self.fit):
+            return attempt
         file = None
         if self.cache is not None:
             settings = (start.digest, self.fit.digest, self.validation.digest, left, times, steps)
