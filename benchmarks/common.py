@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import dode
 from dode.conditions import Condition, cycle
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
 from dode.noise import REPORT, standard_noise
-from dode.teacher import dense_teacher, teacher_states
+from dode.teacher import Teacher, teacher_states
 
 # The exactly known Gaussian mixture belongs to the tests.
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -44,9 +43,8 @@ def held_out(denoiser: Denoiser, cond: Condition, store: Store, count: int = HEL
     noise = standard_noise(SEED, count, denoiser.shape, stream=REPORT)
     own = cycle(cond, 0, count)
     tableau = dode.solver(REFERENCE).tableau(denoiser.schedule, REFERENCE_NFE)
-    teacher = dense_teacher(dode.solver(REFERENCE), denoiser.schedule, REFERENCE_NFE)
-    last = type(teacher)(teacher.tableau, (tableau.rows - 1,))
-    return Batch(noise, own, teacher_states(denoiser, last, noise, own, cache=store.folder))
+    end = Teacher(tableau, (tableau.rows - 1,))
+    return Batch(noise, own, teacher_states(denoiser, end, noise, own, cache=store.folder))
 
 
 class Store:
@@ -68,11 +66,6 @@ class Store:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({name: self._known[name]}) + "\n")
         return self._known[name]
-
-
-def squared_distances(x: Tensor, target: Tensor) -> list[float]:
-    """Mean square distance of each sample over its elements."""
-    return [float(v) for v in (x.double() - target.double()).square().flatten(1).mean(1)]
 
 
 def mean_and_error(values: list[float]) -> tuple[float, float]:

@@ -103,18 +103,21 @@ def independent(total: Array) -> tuple[int, ...]:
     return tuple(kept)
 
 
+def damped(normal: Array, right: Array, strength: float) -> Array:
+    """The solution of (normal + strength diag(normal)) c = right. Scaled to a unit diagonal, so that neither rank nor strength depends on
+    the units of an unknown; 0 for one whose diagonal is 0."""
+    scale = np.sqrt(np.maximum(np.diag(normal), 0))
+    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+    matrix = normal * np.outer(inverse, inverse) + strength * np.eye(len(normal))
+    solution, *_ = np.linalg.lstsq(matrix, right * inverse, rcond=1e-13)
+    return np.asarray(solution * inverse)
+
+
 def _solve(total: Array, kept: Sequence[int], ridge: float) -> Array:
-    """Scaled to a unit diagonal, so that neither rank nor ridge depends on the units of a direction."""
     index = np.array(kept, int)
     result = np.zeros(len(total) - 1)
-    if not len(index):
-        return result
-    normal, right = total[np.ix_(index, index)], total[index, -1]
-    scale = np.sqrt(np.diag(normal))
-    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
-    matrix = normal * np.outer(inverse, inverse) + ridge * np.eye(len(index))
-    solution, *_ = np.linalg.lstsq(matrix, right * inverse, rcond=1e-13)
-    result[index] = solution * inverse
+    if len(index):
+        result[index] = damped(total[np.ix_(index, index)], total[index, -1], ridge)
     return result
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from dode.conditions import Condition, map_tensors, take
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
-from dode.distillation.gram import grams, solve, squared_error
+from dode.distillation.gram import damped, grams, solve, squared_error
 from dode.distillation.student import Student
 from dode.first_output import first_output
 from dode.grids import Point
@@ -139,9 +139,7 @@ class Problem:
             for i, (weight, state, target) in enumerate(self._weighted(states, rows)):
                 stack = [column[i] for column in columns]
                 zero = torch.zeros_like(state)
-                vectors = torch.stack([*(zero if v is None else v for v in stack), target - state])
-                flat = vectors.flatten(1).double()
-                total += weight * (flat @ flat.T).cpu().numpy()
+                total += weight * grams([*(zero if v is None else v for v in stack), target - state]).sum(0)
         return Model(total[:count, :count], total[:count, count], float(total[count, count]))
 
     def step(self, student: Student, model: Model, damping: float) -> Array:
@@ -194,10 +192,7 @@ class Model:
         if not free:
             return change
         normal, gradient = self.normal[np.ix_(free, free)], (self.gradient - self.normal @ change)[free]
-        scale = np.sqrt(np.maximum(np.diag(normal), 0))
-        inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
-        matrix = normal * np.outer(inverse, inverse) + damping * np.eye(len(normal))
-        change[free] = np.linalg.lstsq(matrix, gradient * inverse, rcond=1e-14)[0] * inverse
+        change[free] = damped(normal, gradient, damping)
         return change
 
     def gain(self, change: Array) -> float:
