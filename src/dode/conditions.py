@@ -6,6 +6,7 @@ is shared. Dictionaries, lists and tuples are walked.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,6 +41,19 @@ def take(condition: Condition, rows: slice) -> Condition:
     """The condition of some samples of a batch; single rows serve all and stay."""
     result: Condition = map_tensors(lambda tensor: tensor[rows] if len(tensor) > 1 else tensor, condition)
     return result
+
+
+def hash_tensor(digest: hashlib._Hash, tensor: Tensor) -> None:
+    """Add a tensor to a hash: dtype, shape and numbers."""
+    digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+
+
+def hash_condition(digest: hashlib._Hash, condition: Condition) -> None:
+    """Add a condition to a hash: what is per sample, then what is shared."""
+    map_tensors(lambda tensor: hash_tensor(digest, tensor), condition)
+    shared = sorted((name, value) for name, value in condition.items() if not isinstance(value, Tensor))
+    digest.update(repr(shared).encode())
 
 
 def check_batch(condition: Condition, batch: int) -> None:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dode.conditions import Condition, map_tensors, take
+from dode.conditions import Condition, hash_condition, hash_tensor, take
 from dode.denoisers import Denoiser
 from dode.files import write_atomically
 from dode.grids import Explicit, Point
@@ -256,18 +256,11 @@ class _Job:
         for array in (tableau.times, tableau.alphas, tableau.sigmas, tableau.a, tableau.b):
             digest.update(array.tobytes())
         digest.update(repr((self.wanted, self.dense, tableau.noise_scale, self.denoiser.output)).encode())
-
-        def add(tensor: Tensor) -> None:
-            digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-
-        add(self.noise)
-        map_tensors(add, self.cond)
-        shared = sorted((name, value) for name, value in self.cond.items() if not isinstance(value, Tensor))
-        digest.update(repr(shared).encode())
+        hash_tensor(digest, self.noise)
+        hash_condition(digest, self.cond)
         x = start(self.denoiser, tableau, self.noise[:1])
         with self.denoiser.evaluator(x, take(self.cond, slice(0, 1))) as evaluate:
-            add(evaluate(x, tableau.points[0]))
+            hash_tensor(digest, evaluate(x, tableau.points[0]))
         return digest.hexdigest()[:32]
 
 

@@ -6,10 +6,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from dode.conditions import Condition, map_tensors, take
+from dode.conditions import Condition, hash_condition, hash_tensor, take
 from dode.tableau import Tableau
 from dode.teacher import States
 
@@ -46,14 +45,9 @@ class Batch:
     def digest(self) -> str:
         """A hash of noise, condition and end point."""
         found = hashlib.sha256()
-
-        def add(tensor: Tensor) -> None:
-            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-
-        add(self.noise)
-        add(self.end)
-        map_tensors(add, self.cond)
-        found.update(repr(sorted((name, value) for name, value in self.cond.items() if not isinstance(value, Tensor))).encode())
+        hash_tensor(found, self.noise)
+        hash_tensor(found, self.end)
+        hash_condition(found, self.cond)
         return found.hexdigest()
 
     def part(self, rows: slice) -> Batch:

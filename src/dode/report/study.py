@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dode.conditions import Condition, cycle, map_tensors
+from dode.conditions import Condition, cycle, hash_tensor, map_tensors
 from dode.denoisers import Denoiser
 from dode.distillation import distill
 from dode.distillation.effort import effort_of
@@ -383,14 +383,12 @@ class _Bench:
         digest, schedule = hashlib.sha256(), self.denoiser.schedule
         shared = sorted((name, repr(value)) for name, value in self.cond.items() if not isinstance(value, Tensor))
         digest.update(repr((str(self.solver), str(self.grid), schedule.fingerprint, self.effort, shared)).encode())
-
-        def add(tensor: Tensor) -> None:
-            digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-
-        map_tensors(add, self.cond)
+        map_tensors(lambda tensor: hash_tensor(digest, tensor), self.cond)
         probe = standard_noise(0, 1, tuple(self.noise.shape[1:])).to(self.denoiser.device or "cpu")
-        add(self.denoiser.replace(guidance_scale=1.0)(probe, (schedule.t_min + schedule.t_max) / 2, **cycle(self.cond, 0, 1)))
+        output = self.denoiser.replace(guidance_scale=1.0)(
+            probe, (schedule.t_min + schedule.t_max) / 2, **cycle(self.cond, 0, 1)
+        )
+        hash_tensor(digest, output)
         return digest.hexdigest()
 
 
