@@ -1,23 +1,28 @@
-"""End-point error of every solver on `fashion`, base and distilled, at several budgets.
+"""End-point error of every solver of the registry on a network, base and distilled: the promise never to be worse, over the whole grid.
 
-    python benchmarks/solvers.py --paper [--out docs/benchmarks]
+    python benchmarks/solvers.py fashion [--effort fast] [--nfe 4 5 6 8 10 20] [--work .benchmarks] [--out docs/benchmarks]
 
-256 held-out noises, all classes in turn, against one 500-NFE reference; 100 fitting samples; default grids.
-Where distilled is worse than its base it is printed at the end.
+256 held-out noises that no choice saw, against one 500-NFE reference; default grids. Where distilled is worse than its base it is
+printed at the end. An interrupted run goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
+from common import HELD_OUT, NETWORKS, REFERENCE, REFERENCE_NFE, SEED, Store, held_out, network
 from rich.console import Console
 
 import dode
+from dode.conditions import Condition
+from dode.denoisers import Denoiser
 from dode.distillation import PAPER
-from dode.report import compare
-from dode.report.compare import Entry
+from dode.distillation.batch import Batch
+from dode.distillation.choice import end_errors
+from dode.report.compare import Comparison, Entry
 from dode.solvers import REGISTRY
 
 BUDGETS = (4, 5, 6, 8, 10, 20)
@@ -25,34 +30,47 @@ BUDGETS = (4, 5, 6, 8, 10, 20)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for comparison.csv, .md and .png")
-    parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS)
-    parser.add_argument("--samples", type=int, default=100)
-    parser.add_argument("--paper", action="store_true", help="the paper's method, one number a step")
-    parser.add_argument("--effort", default="balanced", help="otherwise: the effort of distill")
-    parser.add_argument("--held-out", type=int, default=256)
-    parser.add_argument("--reference-nfe", type=int, default=500)
+    parser.add_argument("network", choices=NETWORKS)
+    parser.add_argument("--effort", default="fast", choices=("paper", "fast", "balanced", "thorough"))
+    parser.add_argument("--nfe", type=int, nargs="+", default=BUDGETS)
+    parser.add_argument("--work", type=Path, default=Path(".benchmarks"), help="folder of unfinished results")
+    parser.add_argument("--out", type=Path, help="the table and its plot go into a folder EFFORT-NETWORK of this one")
     args = parser.parse_args()
     console = Console(width=120)
+    denoiser, cond = network(args.network)
+    store = Store(args.work / args.network)
+    batch = held_out(denoiser, cond, store)
 
-    def progress(entry: Entry) -> None:
-        numbers = entry.skipped or f"{entry.base.mean():.3e} -> {entry.distilled.mean():.3e} ({entry.ratio:.3f})"
-        console.print(f"{entry.solver:14} NFE {entry.nfe:>2}  {numbers}", highlight=False)
-
-    result = compare(
-        dode.load("fashion"),
-        REGISTRY,
-        args.budgets,
-        options={**PAPER, "samples": args.samples} if args.paper else {"effort": args.effort},
-        held_out=args.held_out,
-        reference_nfe=args.reference_nfe,
-        on_entry=progress,
-        class_labels=torch.arange(10),
-    )
+    entries = []
+    for name in REGISTRY:
+        for nfe in args.nfe:
+            key = f"{name} {nfe}, base and {args.effort}"
+            found = store.get(key, lambda name=name, nfe=nfe: errors(denoiser, cond, batch, name, nfe, args.effort))
+            entry = Entry(name, nfe, np.array(found["base"]), np.array(found["distilled"]), found["skipped"])
+            entries.append(entry)
+            numbers = entry.skipped or f"{entry.base.mean():.3e} -> {entry.distilled.mean():.3e} ({entry.ratio:.3f})"
+            console.print(f"{name:14} NFE {nfe:>2}  {numbers}", highlight=False)
+    reference = f"{REFERENCE} with {REFERENCE_NFE} NFE"
+    how = "the paper's method" if args.effort == "paper" else f"effort={args.effort!r}"
+    result = Comparison(tuple(entries), denoiser.name, reference, HELD_OUT, how, SEED)
     console.print(result.markdown(), soft_wrap=True)
     console.print("\n".join(result.exceptions()), highlight=False)
     if args.out:
-        result.save(args.out, overwrite=True)
+        folder = args.out / f"{args.effort}-{args.network}"
+        folder.mkdir(exist_ok=True)
+        result.save(folder, overwrite=True)
+
+
+def errors(denoiser: Denoiser, cond: Condition, batch: Batch, solver: str, nfe: int, effort: str) -> dict[str, Any]:
+    """For each held-out noise the error of the base and of what was made of it; or why there is none at this budget."""
+    try:
+        dode.solver(solver).tableau(denoiser.schedule, nfe)
+    except ValueError as error:
+        return {"base": [], "distilled": [], "skipped": str(error)}
+    options = PAPER if effort == "paper" else {"effort": effort}
+    result = dode.distill(denoiser, solver, nfe, seed=SEED, held_out=0, **options, **cond)
+    base, distilled = (end_errors(denoiser, tableau, batch).tolist() for tableau in (result.base, result.tableau))
+    return {"base": base, "distilled": distilled, "skipped": ""}
 
 
 if __name__ == "__main__":
