@@ -76,6 +76,10 @@ def test_every_condition_has_its_own_mean_and_pays_for_it_once() -> None:
     found = first_output(denoiser, shared("mean"), noise_of(5), {"kind": kinds})
     assert found is not None
     assert denoiser.evaluations == 2 * SHARED_EVALUATIONS
+    later = first_output(denoiser, shared("mean"), noise_of(2), {"kind": torch.tensor([1, 0])})
+    assert later is not None
+    assert torch.equal(later[0], found[1])
+    assert denoiser.evaluations == 2 * SHARED_EVALUATIONS
     for kind in (0, 1):
         rows = found[kinds == kind]
         assert (rows == rows[0]).all()
@@ -114,3 +118,21 @@ def test_a_shared_first_output_survives_saving_and_is_printed(tmp_path) -> None:
         assert dode.Tableau.load(path) == tableau
     assert "D0 = 0" in str(shared("zero"))
     assert "NFE 4" in str(shared("mean"))
+
+
+def test_a_mean_is_made_anew_when_the_network_changes() -> None:
+    class Net(torch.nn.Linear):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return super().forward(x)
+
+    net = Net(4, 4).double()
+    denoiser = dode.Denoiser(net, SCHEDULE, "sample")
+    x = noise_of()
+    before = first_output(denoiser, shared("mean"), x, {})
+    net.load_state_dict({"weight": net.weight * 2, "bias": net.bias * 2})
+    after = first_output(denoiser, shared("mean"), x, {})
+    assert before is not None and after is not None
+    torch.testing.assert_close(after, 2 * before)
+    other = first_output(denoiser, shared("mean", noise_scale=2.0), x, {})
+    assert other is not None
+    assert not torch.equal(other, after)

@@ -51,6 +51,7 @@ class Denoiser:
     Attributes:
         evaluations: network evaluations of one sample so far; guidance does not count twice.
         watcher: called after each evaluation with the number of samples; for progress bars.
+        memo: what was made with the network and need not be made twice; see `first_output`.
 
     Raises:
         ValueError: an unknown prediction, or guidance without a null condition.
@@ -100,6 +101,7 @@ class Denoiser:
         self.name = name or type(net).__name__
         self.evaluations = 0
         self.watcher: Callable[[int], None] | None = None
+        self.memo: dict[str, Tensor] = {}
 
     def replace(self, **changes: Any) -> Denoiser:
         """A denoiser over the same network with some arguments changed, e.g. `replace(guidance_scale=3.0)`; its own counter."""

@@ -1,24 +1,27 @@
 """The first output where it is no evaluation of its own: zero, or the network's mean for a sample's condition.
 
 At the largest noise a network's D hardly depends on the noise; it is the mean of the data for the condition. That mean is made
-once, of a few evaluations, and shared by all samples of the condition, so that the calls that every sample pays are all spent
-lower down.
+once, of a few evaluations, and shared by all samples of the condition, of this batch and of later ones, so that the calls that
+every sample pays are all spent lower down.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dode.conditions import Condition, map_tensors
+from dode.conditions import Condition, hash_condition, map_tensors
 from dode.denoisers import Denoiser
 from dode.noise import SHARED, standard_noise
 from dode.tableau import Tableau
 
 # Evaluations that a mean is made of.
 SHARED_EVALUATIONS = 16
+# Means that a denoiser keeps; the oldest goes first.
+_KEPT = 256
 
 
 def first_output(denoiser: Denoiser, tableau: Tableau, x: Tensor, cond: Condition) -> Tensor | None:
@@ -46,12 +49,32 @@ def first_output(denoiser: Denoiser, tableau: Tableau, x: Tensor, cond: Conditio
 
 
 def mean_output(denoiser: Denoiser, tableau: Tableau, like: Tensor, cond: Condition) -> Tensor:
-    """The mean of the network's D at the tableau's first time for one condition, over fixed noises: (*shape)."""
-    noise = standard_noise(0, SHARED_EVALUATIONS, tuple(like.shape[1:]), stream=SHARED)
-    x = noise.to(like) * tableau.noise_scale
-    point = tableau.points[0]
-    with denoiser.evaluator(x, cond) as evaluate, torch.no_grad():
-        return denoiser.denoised(x, evaluate(x, point), point).mean(dim=0)
+    """The mean of the network's D at the tableau's first time for one condition, over fixed noises: (*shape).
+
+    The denoiser keeps it until the network's parameters are changed.
+    """
+    key = _key(denoiser, tableau, like, cond)
+    if key not in denoiser.memo:
+        noise = standard_noise(0, SHARED_EVALUATIONS, tuple(like.shape[1:]), stream=SHARED)
+        x = noise.to(like) * tableau.noise_scale
+        point = tableau.points[0]
+        with denoiser.evaluator(x, cond) as evaluate, torch.no_grad():
+            mean = denoiser.denoised(x, evaluate(x, point), point).mean(dim=0)
+        while len(denoiser.memo) >= _KEPT:
+            del denoiser.memo[next(iter(denoiser.memo))]
+        denoiser.memo[key] = mean
+    return denoiser.memo[key]
+
+
+def _key(denoiser: Denoiser, tableau: Tableau, like: Tensor, cond: Condition) -> str:
+    """A hash of all that a mean depends on, the versions of the network's parameters among it."""
+    net = denoiser.net
+    parameters = net.parameters() if isinstance(net, nn.Module) else ()
+    versions = [p._version for p in parameters if not p.is_inference()]
+    digest = hashlib.sha256()
+    digest.update(repr((tableau.points[0], tableau.noise_scale, like.shape[1:], like.dtype, like.device, versions)).encode())
+    hash_condition(digest, cond)
+    return digest.hexdigest()
 
 
 def row_of(cond: Condition, row: int) -> Condition:
