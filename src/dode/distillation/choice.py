@@ -17,6 +17,7 @@ from dode.distillation.batch import Batch
 from dode.distillation.directions import Directions
 from dode.distillation.greedy import Fit, corrected
 from dode.first_output import first_output
+from dode.metrics import mean_square_distance
 from dode.sampling import Run, sample, start
 from dode.schedules import Array
 from dode.tableau import Tableau
@@ -56,8 +57,7 @@ def end_errors(denoiser: Denoiser, tableau: Tableau, batch: Batch) -> Array:
         x = sample(denoiser, tableau, batch.noise, **batch.cond)
     except FloatingPointError:
         return np.full(len(batch), math.inf)
-    errors: Array = (x.double() - batch.end.to(x).double()).square().flatten(1).mean(1).cpu().numpy()
-    return errors
+    return mean_square_distance(x, batch.end).cpu().numpy()
 
 
 def best(candidates: Sequence[Candidate]) -> Candidate:
@@ -103,7 +103,6 @@ def measure(denoiser: Denoiser, tableau: Tableau, batch: Batch) -> Array:
         run = Run(denoiser, evaluate, tableau, x, first)
         for k in range(tableau.rows):
             run.evaluate(k)
-            distance = run.advance(k) - targets[k].to(x)
-            errors.append(distance.double().square().flatten(1).mean(1))
+            errors.append(mean_square_distance(run.advance(k), targets[k]))
     result: Array = torch.stack(errors).nan_to_num(nan=math.inf).cpu().numpy()
     return result

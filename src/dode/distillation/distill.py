@@ -24,6 +24,7 @@ from dode.distillation.result import Distilled, Errors, TeacherError, with_stati
 from dode.distillation.search import everything, grid_families
 from dode.first_output import mean_output
 from dode.grids import GridLike, Uniform
+from dode.metrics import mean_square_distance
 from dode.progress import evaluation_progress
 from dode.sampling import sample
 from dode.solvers import Solver
@@ -258,8 +259,7 @@ def _teacher_error(denoiser: Denoiser, teaching: Solver, tutor: Tutor, fit: Batc
     steps = sorted(set(made.times.tolist()), reverse=True)
     fine = Uniform().refine(denoiser.schedule, steps, [2] * (len(steps) - 1))
     x = sample(denoiser, teaching.tableau(denoiser.schedule, grid=fine), few.noise, **few.cond)
-    error = (x.double() - few.end.to(x).double()).square().flatten(1).mean(1)
-    return TeacherError(float(error.mean()), len(few), made.nfe)
+    return TeacherError(float(mean_square_distance(x, few.end).mean()), len(few), made.nfe)
 
 
 def _errors(denoiser: Denoiser, outcome: Outcome, batch: Batch, *, fitted: bool = False) -> Errors:

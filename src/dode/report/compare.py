@@ -18,6 +18,7 @@ from dode.denoisers import Denoiser
 from dode.distillation import distill
 from dode.files import write_atomically
 from dode.grids import GridLike
+from dode.metrics import mean_square_distance
 from dode.noise import REPORT, standard_noise
 from dode.sampling import sample
 from dode.schedules import Array
@@ -238,9 +239,7 @@ def _entry(
     result = distill(denoiser, solver, nfe, held_out=0, **options, **cond)
 
     def error_of(tableau: Tableau) -> Array:
-        distance = sample(denoiser, tableau, noise, **unseen) - target
-        errors: Array = distance.double().square().flatten(1).mean(1).cpu().numpy()
-        return errors
+        return mean_square_distance(sample(denoiser, tableau, noise, **unseen), target).cpu().numpy()
 
     return Entry(str(solver), nfe, error_of(result.base), error_of(result.tableau))
 

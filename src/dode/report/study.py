@@ -24,12 +24,12 @@ from dode.denoisers import Denoiser
 from dode.distillation import distill
 from dode.distillation.effort import effort_of
 from dode.grids import GridLike
+from dode.metrics import mean_square_distance
 from dode.names import unknown_name
 from dode.noise import REPORT, standard_noise
 from dode.report.axes import ALL, AXES, FIRST, METHODS, Case, Fit, Place, Result
 from dode.report.study_page import Study
 from dode.sampling import sample
-from dode.schedules import Array
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
 from dode.tableau import Tableau
@@ -287,7 +287,7 @@ class _Bench:
         def compute() -> dict[str, Any]:
             few = min(_REFERENCE_CHECKS, len(self.noise))
             fine = self._sampled(self._reference_tableau(2 * self.reference_nfe), place, few)
-            return {"error": float(_errors(self._reference(place)[:few], fine).mean())}
+            return {"error": float(mean_square_distance(self._reference(place)[:few], fine).mean())}
 
         error: float = self._known({"what": "reference", "place": asdict(place), **self._measurement}, compute)["error"]
         return error
@@ -336,7 +336,7 @@ class _Bench:
                     if "skipped" in found:
                         return {"skipped": found["skipped"]}
                     tableau = Tableau.from_json(found["tableau"])
-                return {"errors": _errors(self._sampled(tableau, place), reference).tolist()}
+                return {"errors": mean_square_distance(self._sampled(tableau, place), reference).tolist()}
             except (ValueError, FloatingPointError) as error:
                 return {"skipped": str(error)}
 
@@ -395,8 +395,3 @@ class _Bench:
 def _base(fit: Fit) -> Fit:
     """The undistilled solver at the budget of a fit: nothing else matters to it."""
     return replace(fit, method="base", samples=0, teacher_scale=0, seed=0, guidance=1.0, classes=ALL)
-
-
-def _errors(x: Tensor, target: Tensor) -> Array:
-    errors: Array = (x - target).double().square().flatten(1).mean(1).cpu().numpy()
-    return errors
