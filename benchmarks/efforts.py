@@ -39,6 +39,7 @@ BUDGETS = (3, 4, 5, 6, 8, 10)
 LARGER = (12, 14, 16, 20, 25, 30, 40)
 # Grids of the undistilled solvers, with and without the analytical first step.
 GRIDS: tuple[Grid, ...] = (Uniform(), Power(exponent=1.2), Quadratic(), LogSNR(), Karras())
+AFS = ", AFS"
 EFFORTS = ("fast", "balanced", "thorough")
 SOLVER = "deis"
 # All pairs are tried on so many of the noises, the best of them on all; at larger budgets those that were best at the last one.
@@ -89,7 +90,10 @@ class Bench:
 
     def rows(self, nfe: int, solver: str) -> Iterator[Row]:
         """Everything at one budget."""
-        yield self.undistilled(nfe)
+        best = self.undistilled(nfe)
+        yield best
+        if best.name.endswith(AFS):
+            yield self.undistilled(nfe, afs=False)
         singles = [row for name in REGISTRY if (row := self.distilled(nfe, name, "paper")) is not None]
         yield dataclasses.replace(min(singles, key=lambda row: row.error), what="best single lambda")
         for effort in EFFORTS:
@@ -97,20 +101,23 @@ class Bench:
             assert row is not None
             yield row
 
-    def undistilled(self, nfe: int) -> Row:
-        """The best of the registry over all grids."""
+    def undistilled(self, nfe: int, *, afs: bool = True) -> Row:
+        """The best of the registry over all grids, with or without those that take their first output as zero."""
+        what = "best undistilled" if afs else "without AFS"
 
         def compute() -> dict[str, float | str | int]:
             few = self.batch.part(slice(0, FEW))
             tried = list(undistilled(self.denoiser, nfe))
             if nfe in LARGER:
                 tried = [(name, tableau) for name, tableau in tried if name in self.contenders()]
+            if not afs:
+                tried = [(name, tableau) for name, tableau in tried if not name.endswith(AFS)]
             found = sorted(tried, key=lambda item: float(end_errors(self.denoiser, item[1], few).mean()))[:FINALISTS]
             final = [(mean_and_error(end_errors(self.denoiser, t, self.batch).tolist()), name) for name, t in found]
             (error, doubt), name = min(final)
-            return {"nfe": nfe, "what": "best undistilled", "name": name, "error": error, "standard_error": doubt}
+            return {"nfe": nfe, "what": what, "name": name, "error": error, "standard_error": doubt}
 
-        row = self._row(f"undistilled {nfe}", compute)
+        row = self._row(f"undistilled {nfe}" + ("" if afs else " without AFS"), compute)
         assert row is not None
         return row
 
@@ -166,7 +173,7 @@ def undistilled(denoiser: Denoiser, nfe: int) -> Iterator[tuple[str, Tableau]]:
                     tableau = _tableau(denoiser, dode.solver(name), nfe, grid, first)
                 except ValueError:  # a budget or grid that this solver does not have here
                     continue
-                yield f"{name}, {grid}{', AFS' if first == 'zero' else ''}", tableau
+                yield f"{name}, {grid}{AFS if first == 'zero' else ''}", tableau
 
 
 def _tableau(denoiser: Denoiser, solver: Solver, nfe: int, grid: Grid, first: str) -> Tableau:
