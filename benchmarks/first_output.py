@@ -1,0 +1,92 @@
+"""What a first output that is no call of its own is worth: the network's, zero, and the mean for the condition, at equal NFE.
+
+    python benchmarks/first_output.py fashion [--guidance 3] [--nfe 4 5 6] [--out docs/benchmarks]
+
+The closed form of DEIS on its best grid for each kind of first output: the error on noise that nothing saw, and whether the
+validation noise, by which `thorough` chooses, prefers it. For a network with classes also class by class.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import NETWORKS, SEED, network
+from rich.console import Console
+from rich.progress import track
+
+import dode
+from dode.distillation.choice import end_errors
+from dode.distillation.data import Noises, Tutor
+from dode.distillation.search import Trial, search
+from dode.grids import Power
+from dode.tableau import FIRST
+from dode.teacher import dense_teacher
+
+SOLVER, TEACHER_NFE = "deis", 64
+GRIDS = [Power(exponent=p) for p in (0.8, 1.0, 1.2, 1.5, 2.0)]
+FITTED, VALIDATED, HELD_OUT = 100, 60, 120
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=NETWORKS)
+    parser.add_argument("--guidance", type=float, nargs="+", default=(1.0,))
+    parser.add_argument("--nfe", type=int, nargs="+", default=(4, 5, 6))
+    parser.add_argument("--out", type=Path, help="folder for first-output-NETWORK.md")
+    args = parser.parse_args()
+    lines = [
+        f"# A first output that is shared, on `{args.network}`",
+        "",
+        f"`python benchmarks/first_output.py {args.network} --guidance {' '.join(f'{g:g}' for g in args.guidance)} --out docs/benchmarks`; "
+        f"closed form of {SOLVER} on its best grid, mean square end-point distance to {TEACHER_NFE} NFE on {HELD_OUT} held-out noises; "
+        f"in brackets on the {VALIDATED} of the validation. All rows of a budget have the same number of calls that every sample pays.",
+        "",
+        "| guidance | NFE | the network's | D0 = 0 | D0 = mean | validation takes | classes that the mean helps |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for guidance in track(args.guidance, disable=None):
+        lines += table(args.network, guidance, args.nfe)
+    text = "\n".join([*lines, ""])
+    Console(width=140).print(text, soft_wrap=True, highlight=False)
+    if args.out:
+        (args.out / f"first-output-{args.network}.md").write_text(text, encoding="utf-8")
+
+
+def table(name: str, guidance: float, budgets: list[int]) -> list[str]:
+    """A line for each budget."""
+    denoiser, cond = network(name)
+    if guidance != 1:
+        denoiser = denoiser.replace(guidance_scale=guidance)
+    noises = Noises.make(denoiser, SEED, FITTED, VALIDATED, HELD_OUT, cond)
+    tutor = Tutor(dense_teacher(dode.solver(SOLVER), denoiser.schedule, TEACHER_NFE), True, None)
+    fit, validation, unseen = (tutor.batch(denoiser, noises, which) for which in ("fit", "validation", "held_out"))
+    assert fit is not None
+    assert validation is not None
+    assert unseen is not None
+    lines = []
+    for nfe in budgets:
+        trials = search(denoiser, [dode.solver(SOLVER)], nfe, GRIDS, "multistep", fit, validation, firsts=FIRST)
+        best: dict[str, Trial] = {}
+        for trial in trials:  # the best comes first
+            best.setdefault(trial.base.first, trial)
+        errors = {first: end_errors(denoiser, trial.candidate.tableau, unseen) for first, trial in best.items()}
+        cells = [f"{errors[first].mean():.2e} ({best[first].candidate.error:.2e}), {best[first].base.grid}" for first in FIRST]
+        helped = helped_classes(errors["network"], errors["mean"], unseen.cond)
+        lines.append(f"| {guidance:g} | {nfe} | {' | '.join(cells)} | {trials[0].base.first} | {helped} |")
+    return lines
+
+
+def helped_classes(network: np.ndarray, mean: np.ndarray, cond: dode.conditions.Condition) -> str:
+    """In how many classes the mean error is the lower one."""
+    labels = next((value for value in cond.values() if isinstance(value, torch.Tensor)), None)
+    if labels is None:
+        return ""
+    rows = [(labels == label).numpy() for label in labels.unique()]
+    return f"{sum(mean[row].mean() < network[row].mean() for row in rows)} of {len(rows)}"
+
+
+if __name__ == "__main__":
+    main()
