@@ -192,10 +192,12 @@ def page(name: str, rows: Sequence[Row], larger: Sequence[Row]) -> str:
         "error; evaluations and seconds made the tableau. The best undistilled solver is the best of the registry over "
         f"{', '.join(str(grid) for grid in GRIDS)}, with and without the analytical first step (AFS), chosen on these noises.",
         "",
+        *summary(rows, larger),
+        "",
         "| NFE | | error | / best undistilled | / best single lambda | undistilled NFE with this error | evaluations | x paper | s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    plain = {row.nfe: row.error for row in (*rows, *larger) if row.what == "best undistilled"}
+    plain = by_budget(rows, larger)
     for row in rows:
         single = next(r.error for r in rows if r.nfe == row.nfe and r.what == "best single lambda")
         made = "" if not row.cost else f"{row.cost:,} | {row.cost / (1100 * row.nfe):.2f} | {row.seconds:.0f}"
@@ -205,6 +207,23 @@ def page(name: str, rows: Sequence[Row], larger: Sequence[Row]) -> str:
         )
     budgets = ", ".join(f"{nfe}: {error:.2e}" for nfe, error in sorted(plain.items()))
     return "\n".join([*lines, "", f"Best undistilled by NFE: {budgets}.", ""])
+
+
+def summary(rows: Sequence[Row], larger: Sequence[Row]) -> list[str]:
+    """The errors alone, a line a budget, and how many calls of the best undistilled solver "thorough" stands for."""
+    columns = ("best undistilled", "best single lambda", *EFFORTS)
+    plain = by_budget(rows, larger)
+    lines = [f"| NFE | {' | '.join(columns)} | undistilled NFE with the error of thorough |", "|---" * (len(columns) + 2) + "|"]
+    for nfe in dict.fromkeys(row.nfe for row in rows):
+        errors = {row.what: row.error for row in rows if row.nfe == nfe}
+        cells = [f"{errors[column]:.4f}" if errors[column] >= 1e-3 else f"{errors[column]:.1e}" for column in columns]
+        lines.append(f"| {nfe} | {' | '.join(cells)} | {equal_budget(errors['thorough'], plain)} |")
+    return lines
+
+
+def by_budget(rows: Sequence[Row], larger: Sequence[Row]) -> dict[int, float]:
+    """The error of the best undistilled solver at every budget."""
+    return {row.nfe: row.error for row in (*rows, *larger) if row.what == "best undistilled"}
 
 
 def equal_budget(error: float, plain: dict[int, float]) -> str:
