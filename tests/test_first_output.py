@@ -11,9 +11,10 @@ from mixture import MEANS, WEIGHTS, Mixture, mixture_denoiser
 from torch import Tensor
 
 import dode
-from dode.first_output import SHARED_EVALUATIONS, first_output
+from dode.first_output import first_output
 from dode.noise import standard_noise
 from dode.schedules import EDM, VP
+from dode.tableau import SHARED_EVALUATIONS
 
 SCHEDULE = VP.linear()
 

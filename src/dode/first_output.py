@@ -16,10 +16,8 @@ from torch import Tensor, nn
 from dode.conditions import Condition, hash_condition, map_tensors
 from dode.denoisers import Denoiser
 from dode.noise import SHARED, standard_noise
-from dode.tableau import Tableau
+from dode.tableau import SHARED_EVALUATIONS, Tableau
 
-# Evaluations that a mean is made of.
-SHARED_EVALUATIONS = 16
 # Means that a denoiser keeps; the oldest goes first.
 _KEPT = 256
 

@@ -38,6 +38,8 @@ _SAME_SCHEDULE = 1e-4
 _ROUNDING = 1e-14
 
 FIRST = ("network", "zero", "mean")
+# Evaluations that a mean first output is made of.
+SHARED_EVALUATIONS = 16
 
 PREDICTIONS = ("epsilon", "sample", "v", "flow", "score", "edm")
 
@@ -226,10 +228,16 @@ class Tableau:
     def __hash__(self) -> int:
         return hash((self.a.tobytes(), self.b.tobytes(), self.times.tobytes()))
 
+    @property
+    def title(self) -> str:
+        """Solver, NFE and grid in a line; with what is shared beside the NFE."""
+        mean = f" (D0 = mean, of {SHARED_EVALUATIONS} evaluations once a condition)"
+        shared = {"network": "", "zero": " (D0 = 0)", "mean": mean}[self.first]
+        return f"{self.solver or 'tableau'}, NFE {self.nfe}{shared}, grid {self.grid or '?'}"
+
     def __str__(self) -> str:
         """Title, then a line a row: time, alpha, sigma, and the row's coefficients."""
-        shared = {"network": "", "zero": ", D0 = 0", "mean": ", D0 = the mean for the condition (shared)"}[self.first]
-        title = f"{self.solver or 'tableau'}, NFE {self.nfe}{shared}, grid {self.grid or '?'}, schedule {self.schedule}"
+        title = f"{self.title}, schedule {self.schedule}"
         lines = [title, f"{'row':>4} {'t':>9} -> {'t':>9}  x_next ="]
         for k in range(self.rows):
             terms = [

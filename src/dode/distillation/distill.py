@@ -179,7 +179,7 @@ def distill(
         Distilled(
             tableau=outcome.tableau,
             base=outcome.base,
-            directions=outcome.directions,
+            directions=outcome.directions.names,
             coefficients=outcome.fit.coefficients,
             factors=start.integrand.factors if start.integrand is not None else np.ones(start.rows),
             standard_errors=outcome.fit.standard_errors,

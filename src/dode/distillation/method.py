@@ -11,7 +11,7 @@ from pathlib import Path
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
 from dode.distillation.choice import Candidate, best, judge, shrunk
-from dode.distillation.directions import DirectionsLike, make_directions
+from dode.distillation.directions import Directions, DirectionsLike, make_directions
 from dode.distillation.end_to_end import Refined, refine
 from dode.distillation.gram import RIDGES
 from dode.distillation.greedy import Fit, corrected, fit, no_fit
@@ -38,7 +38,7 @@ class Outcome:
         tableau: what is given out.
         chosen: the name of the candidate that this is.
         start: the tableau whose rows the closed form corrected.
-        directions: names of the closed form's directions.
+        directions: of the closed form.
         fit: the closed form.
         candidates: all of them, judged on validation; the base first.
         refined: the end-to-end fit from this start.
@@ -50,7 +50,7 @@ class Outcome:
     tableau: Tableau
     chosen: str
     start: Tableau
-    directions: tuple[str, ...]
+    directions: Directions
     fit: Fit
     candidates: tuple[Candidate, ...] = ()
     refined: Refined | None = None
@@ -111,8 +111,7 @@ class Method:
         closed = self._closed_form(base)
         if self.validation is None:
             return closed
-        along = make_directions(self.directions, base)
-        options = shrunk(base, along, closed.fit) if self.shrink else [(AS_FITTED, closed.tableau)]
+        options = shrunk(base, closed.directions, closed.fit) if self.shrink else [(AS_FITTED, closed.tableau)]
         candidates = [self._judge(name, tableau) for name, tableau in [("the base", base), *options]]
         start = min(candidates, key=lambda candidate: candidate.error)
         attempt = self._pursued(_Attempt.begin(closed, "", start), times=False)
@@ -196,7 +195,7 @@ class Method:
                     raise
                 # The choice is left with the base; if that diverges too, there is nothing to give out.
                 found, notes = no_fit(base, along, len(self.fit)), (f"the closed form diverged ({error}) and was dropped",)
-        return Outcome(base, corrected(base, along, found.coefficients), AS_FITTED, base, along.names, found, notes=notes)
+        return Outcome(base, corrected(base, along, found.coefficients), AS_FITTED, base, along, found, notes=notes)
 
     def _judge(self, name: str, tableau: Tableau) -> Candidate:
         assert self.validation is not None

@@ -234,8 +234,7 @@ def summary(tableau: Tableau) -> RenderableType:
 
 
 def _rows(tableau: Tableau, made: Mapping[str, Any], shown: Mapping[str, Any]) -> Table:
-    shared = {"network": "", "zero": " (first output 0)", "mean": " (and one shared first output)"}[tableau.first]
-    table = Table(title=f"{tableau.solver}, NFE {tableau.nfe}{shared}, grid {tableau.grid}, {made['model']}")
+    table = Table(title=f"{tableau.title}, {made['model']}")
     # lambda is what a row of the result has only where nothing was done after the paper's fit.
     single = len(made["directions"]) == 1 and made["chosen"] == "the fit as it is"
     comparable = made["base_times"] == tableau.times.tolist()
