@@ -107,6 +107,26 @@ class Comparison:
             lines.append(f"| {name} | " + " | ".join(cells.get((name, n), "") for n in budgets) + " |")
         return "\n".join(lines)
 
+    def page(self) -> str:
+        """A Markdown page: caption, plot, table and exceptions."""
+        plot = "![base dashed, distilled solid](comparison.png)"
+        entries = "Entries: base → distilled; bold where distilled is worse."
+        lines = [
+            f"# {self.model}",
+            "",
+            f"{self.caption}.",
+            "",
+            plot,
+            "",
+            entries,
+            "",
+            self.markdown(),
+            "",
+            *self.exceptions(),
+            "",
+        ]
+        return "\n".join(lines)
+
     def exceptions(self) -> list[str]:
         """Where distilled is worse than its base: a headline, then a line each."""
         worse = [e for e in self.entries if not e.skipped and e.ratio > 1]
@@ -129,10 +149,7 @@ class Comparison:
         folder = Path(folder)
         writers: dict[str, Callable[[Path], object]] = {
             "comparison.csv": self._write_csv,
-            "comparison.md": lambda path: path.write_text(
-                "\n".join([f"# {self.model}", "", self.caption, "", self.markdown(), "", *self.exceptions(), ""]),
-                encoding="utf-8",
-            ),
+            "comparison.md": lambda path: path.write_text(self.page(), encoding="utf-8"),
             "comparison.png": self._plot,
         }
         check_output(folder, overwrite=overwrite)
