@@ -22,7 +22,7 @@ from dode.tableau import Tableau
 
 # One-parameter families of grids.
 POWERS = (0.8, 1.0, 1.2, 1.5, 2.0, 3.0)
-SHIFTS = (0.5, 0.7, 1.5, 2.5)
+SHIFTS = (0.5, 0.7, 1.5, 2.5, 4.0, 6.0)
 RHOS = (3.0, 7.0)
 # How many of the best grids are tried with a first output that is no evaluation.
 _WITH_SHARED = 3
