@@ -44,7 +44,7 @@ def main() -> None:
         f"closed form of {SOLVER} on its best grid, mean square end-point distance to {TEACHER_NFE} NFE on {HELD_OUT} held-out noises; "
         f"in brackets on the {VALIDATED} of the validation. All rows of a budget have the same number of calls that every sample pays.",
         "",
-        "| guidance | NFE | the network's | D0 = 0 | D0 = mean | validation takes | classes that the mean helps |",
+        "| guidance | NFE | the network's | D0 = mean | D0 = 0 | validation takes | classes that the mean helps |",
         "|---|---|---|---|---|---|---|",
     ]
     for guidance in track(args.guidance, disable=None):

@@ -37,7 +37,7 @@ _SAME_SCHEDULE = 1e-4
 # Coefficients this much smaller than the largest of their row are what rounding left of zero.
 _ROUNDING = 1e-14
 
-FIRST = ("network", "zero", "mean")
+FIRST = ("network", "mean", "zero")
 # Evaluations that a mean first output is made of.
 SHARED_EVALUATIONS = 16
 

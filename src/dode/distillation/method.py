@@ -212,7 +212,7 @@ class Method:
 
 
 def _starts(trials: Sequence[Trial]) -> list[Trial]:
-    """The best trial, and the best of those with another kind of first output; else the next best."""
+    """The best trial, and the best of those on another grid: the times are what a start decides."""
     first, *rest = trials
-    others = [trial for trial in rest if trial.base.first != first.base.first]
-    return [first, *(others or rest)][:_STARTS]
+    others = [trial for trial in rest if trial.base.grid != first.base.grid]
+    return [first, *others][:_STARTS]

@@ -24,8 +24,8 @@ from dode.tableau import Tableau
 POWERS = (0.8, 1.0, 1.2, 1.5, 2.0, 3.0)
 SHIFTS = (0.5, 0.7, 1.5, 2.5, 4.0, 6.0)
 RHOS = (3.0, 7.0)
-# How many of the best grids are tried with a first output that is no evaluation.
-_WITH_SHARED = 3
+# How many of the best grids with one first output that is no evaluation are tried with the other one: these two like the same grids.
+_WITH_OTHER = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def search(
     firsts: Sequence[str] = ("network",),
     with_base: bool = False,
 ) -> list[Trial]:
-    """Try every solver on every grid, and the best of them with other first outputs; the best trial first.
+    """Try every solver on every grid, also with other first outputs; the best trial first.
 
     Args:
         denoiser: the network.
@@ -76,7 +76,7 @@ def search(
         grids: to try.
         directions: of the closed form.
         batch, validation: with dense teacher states.
-        firsts: first outputs to try, "network" among them.
+        firsts: first outputs to try, "network" among them: the first of the others on every grid, the next on its best ones.
         with_base: measure the bases too.
     """
     trials = [
@@ -84,14 +84,19 @@ def search(
         for tableau in _tableaux(denoiser.schedule, solvers, nfe, grids)
     ]
     trials.sort(key=lambda trial: trial.candidate.error)
+    # Where the first output costs no call, other grids are good than where it does.
+    wanted = [(s, grid) for s in solvers for grid in grids]
     for first in firsts:
         if first == "network":
             continue
-        seeds = [(t.base.grid, t.base.solver) for t in trials if t.base.first == "network"][:_WITH_SHARED]
-        wanted = [(s, g) for s in solvers for g in grids if (str(g), str(s)) in seeds]
-        for s, g in wanted:
-            for tableau in _tableaux(denoiser.schedule, [s], nfe + 1, [g]):
-                trials.append(_trial(denoiser, replace(tableau, first=first), directions, batch, validation, with_base))
+        found = [
+            _trial(denoiser, replace(tableau, first=first), directions, batch, validation, with_base)
+            for s, grid in wanted
+            for tableau in _tableaux(denoiser.schedule, [s], nfe + 1, [grid])
+        ]
+        trials += found
+        best = {(t.base.solver, t.base.grid) for t in sorted(found, key=lambda t: t.candidate.error)[:_WITH_OTHER]}
+        wanted = [(s, grid) for s, grid in wanted if (str(s), str(grid)) in best]
     return sorted(trials, key=lambda trial: trial.candidate.error)
 
 
