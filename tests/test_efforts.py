@@ -152,6 +152,7 @@ def test_a_closed_form_that_diverges_leaves_the_base() -> None:
         ({"solver": "auto", "grid": "karras"}, "chooses solver and grid itself"),
         ({"solver": "auto", "directions": "paper"}, "chooses solver and grid itself"),
         ({"teacher": "edm", "teacher_nfe": 3, "effort": "thorough"}, "the teacher takes 3 evaluations, the student 5"),
+        ({"teacher_scale": 1, "effort": "fast"}, "the teacher is the student itself, so there is nothing to learn"),
         ({"directions": "paperr"}, "paperr"),
         ({"held_out": -1}, "held_out must be at least 0"),
     ],

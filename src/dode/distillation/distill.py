@@ -149,6 +149,8 @@ def distill(
             made = make_teacher(teaching, path, base, scale=scale, nfe=teacher_nfe)
         if made.tableau.nfe < base.nfe:
             raise ValueError(f"the teacher takes {made.tableau.nfe} evaluations, the student {base.nfe}: take a finer teacher")
+        if np.array_equal(made.tableau.times, base.times) and np.array_equal(made.tableau.b, base.b):
+            raise ValueError("the teacher is the student itself, so there is nothing to learn: take a finer teacher")
         tutor = Tutor(made, searching, folder)
 
     ledger = Ledger(denoiser)
