@@ -78,7 +78,7 @@ def refine(
     iterations: int = 30,
     jacobian_samples: int | None = None,
     inner_weight: float = 0.0,
-    patience: int = 3,
+    patience: int = 6,
     checkpoint: Path | None = None,
     on_step: Callable[[int, float, float], None] | None = None,
 ) -> Refined:
