@@ -83,7 +83,6 @@ def search(
         _trial(denoiser, tableau, directions, batch, validation, with_base)
         for tableau in _tableaux(denoiser.schedule, solvers, nfe, grids)
     ]
-    trials.sort(key=lambda trial: trial.candidate.error)
     # Where the first output costs no call, other grids are good than where it does.
     wanted = [(s, grid) for s in solvers for grid in grids]
     for first in firsts:

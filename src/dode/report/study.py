@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dode.conditions import Condition, cycle, hash_tensor, map_tensors
+from dode.conditions import Condition, cycle, hash_condition, hash_tensor, map_tensors
 from dode.denoisers import Denoiser
 from dode.distillation import distill
 from dode.distillation.effort import effort_of
@@ -381,9 +381,8 @@ class _Bench:
     def _fingerprint(self) -> str:
         """A hash of what every record depends on; the network is known by what it gives for one noise."""
         digest, schedule = hashlib.sha256(), self.denoiser.schedule
-        shared = sorted((name, repr(value)) for name, value in self.cond.items() if not isinstance(value, Tensor))
-        digest.update(repr((str(self.solver), str(self.grid), schedule.fingerprint, self.effort, shared)).encode())
-        map_tensors(lambda tensor: hash_tensor(digest, tensor), self.cond)
+        digest.update(repr((str(self.solver), str(self.grid), schedule.fingerprint, self.effort)).encode())
+        hash_condition(digest, self.cond)
         probe = standard_noise(0, 1, tuple(self.noise.shape[1:])).to(self.denoiser.device or "cpu")
         output = self.denoiser.replace(guidance_scale=1.0)(
             probe, (schedule.t_min + schedule.t_max) / 2, **cycle(self.cond, 0, 1)
