@@ -9,14 +9,11 @@ A backward pass counts as two evaluations.
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
-from common import NETWORKS, SEED, Store, held_out, network
-from rich.console import Console
+from common import SEED, Store, held_out, network, options, publish
 from torch import Tensor
 
 import dode
@@ -39,13 +36,10 @@ OUTPUTS = 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", choices=NETWORKS)
+    parser = options(__doc__)
     parser.add_argument("--nfe", type=int, default=5)
     parser.add_argument("--solver", default="deis")
     parser.add_argument("--budget", type=int, default=15_000, help="network evaluations of each fit after the closed form")
-    parser.add_argument("--work", type=Path, default=Path(".benchmarks"))
-    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     denoiser, cond = network(args.network)
     store = Store(args.work / args.network)
@@ -79,10 +73,7 @@ def main() -> None:
     for rate in RATES:
         for tableau, spent, seconds in adam(denoiser, start, fitting, validation, args.budget, rate):
             lines.append(line(f"Adam, rate {rate:g}", tableau, denoiser, unseen, spent, seconds))
-    text = "\n".join([*lines, ""])
-    Console(width=140).print(text, soft_wrap=True, highlight=False)
-    if args.out:
-        (args.out / f"backpropagation-{args.network}.md").write_text(text, encoding="utf-8")
+    publish(lines, f"backpropagation-{args.network}", args.out)
 
 
 def line(name: str, tableau: Tableau, denoiser: Denoiser, unseen: Batch, spent: int, seconds: float) -> str:

@@ -1,15 +1,17 @@
-"""Common to the benchmarks: the networks they run on, references that are made once, and results that an interrupted run keeps."""
+"""Common to the benchmarks: their options and pages, the networks they run on, references that are made once, kept results."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 
 import dode
 from dode.conditions import Condition, cycle
@@ -26,6 +28,23 @@ SEED = 0
 HELD_OUT = 256
 REFERENCE = "deis"
 REFERENCE_NFE = 500
+
+
+def options(description: str | None, networks: Iterable[str] = NETWORKS) -> argparse.ArgumentParser:
+    """The options of every benchmark."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=tuple(networks))
+    parser.add_argument("--work", type=Path, default=Path(".benchmarks"), help="folder of unfinished results")
+    parser.add_argument("--out", type=Path, help="folder for the page")
+    return parser
+
+
+def publish(lines: Iterable[str], name: str, out: Path | None) -> None:
+    """Print a page, and write it as NAME.md into a folder if one is given."""
+    text = "\n".join([*lines, ""])
+    Console(width=140).print(text, soft_wrap=True, highlight=False)
+    if out is not None:
+        (out / f"{name}.md").write_text(text, encoding="utf-8")
 
 
 def network(name: str) -> tuple[Denoiser, Condition]:
@@ -58,6 +77,12 @@ class Store:
         self._known: dict[str, Any] = {}
         for line in lines:
             self._known.update(json.loads(line))
+
+    def tableau(self, solver: str, effort: str, nfe: int) -> Path:
+        """Where a tableau is kept."""
+        folder = self.folder / "tableaux"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{solver}-{effort}-{nfe}.json"
 
     def get(self, name: str, compute: Callable[[], Any]) -> Any:
         """The result of that name, computed where it is not known yet."""

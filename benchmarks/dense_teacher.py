@@ -8,12 +8,9 @@ in time, where its states are interpolated. The largest over all times of the me
 
 from __future__ import annotations
 
-import argparse
 from itertools import pairwise
-from pathlib import Path
 
-from common import NETWORKS, REFERENCE, SEED, network
-from rich.console import Console
+from common import REFERENCE, SEED, network, options, publish
 
 import dode
 from dode.conditions import cycle
@@ -27,11 +24,9 @@ PARTS = 8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", choices=NETWORKS)
+    parser = options(__doc__)
     parser.add_argument("--nfe", type=int, nargs="+", default=(20, 40, 64, 128))
     parser.add_argument("--samples", type=int, default=16)
-    parser.add_argument("--out", type=Path, help="folder for dense-teacher-NETWORK.md")
     args = parser.parse_args()
     denoiser, cond = network(args.network)
     assert denoiser.shape is not None
@@ -61,10 +56,7 @@ def main() -> None:
 
         inner = max(error((t + s) / 2) for t, s in pairwise(times))
         lines.append(f"| {nfe} | {max(error(t) for t in times[1:-1]):.1e} | {inner:.1e} | {error(times[-1]):.1e} |")
-    text = "\n".join([*lines, ""])
-    Console(width=140).print(text, soft_wrap=True, highlight=False)
-    if args.out:
-        (args.out / f"dense-teacher-{args.network}.md").write_text(text, encoding="utf-8")
+    publish(lines, f"dense-teacher-{args.network}", args.out)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ interrupted run goes on where it was.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import dataclasses
 import io
@@ -17,11 +16,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
-from common import HELD_OUT, NETWORKS, REFERENCE_NFE, SEED, Store, held_out, mean_and_error, network
+from common import HELD_OUT, REFERENCE_NFE, SEED, Store, held_out, mean_and_error, network, options, publish
 from rich.console import Console
 
 import dode
@@ -48,12 +46,9 @@ console = Console(width=140)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", choices=NETWORKS)
+    parser = options(__doc__)
     parser.add_argument("--nfe", type=int, nargs="+", default=BUDGETS)
     parser.add_argument("--solver", default=SOLVER, help="that the efforts improve")
-    parser.add_argument("--work", type=Path, default=Path(".benchmarks"), help="folder of unfinished results")
-    parser.add_argument("--out", type=Path, help="folder for efforts-NETWORK.md and .csv")
     args = parser.parse_args()
     denoiser, cond = network(args.network)
     store = Store(args.work / args.network)
@@ -61,10 +56,8 @@ def main() -> None:
 
     rows = [row for nfe in args.nfe for row in bench.rows(nfe, args.solver)]
     larger = [bench.undistilled(nfe) for nfe in LARGER]
-    text = page(args.network, rows, larger)
-    console.print(text, soft_wrap=True, highlight=False)
+    publish(page(args.network, rows, larger), f"efforts-{args.network}", args.out)
     if args.out:
-        (args.out / f"efforts-{args.network}.md").write_text(text, encoding="utf-8")
         (args.out / f"efforts-{args.network}.csv").write_text(as_csv(rows + larger), encoding="utf-8")
 
 
@@ -106,14 +99,12 @@ class Bench:
         what = "best undistilled" if afs else "without AFS"
 
         def compute() -> dict[str, float | str | int]:
-            few = self.batch.part(slice(0, FEW))
-            tried = list(undistilled(self.denoiser, nfe))
-            if nfe in LARGER:
-                tried = [(name, tableau) for name, tableau in tried if name in self.contenders()]
-            if not afs:
-                tried = [(name, tableau) for name, tableau in tried if not name.endswith(AFS)]
-            found = sorted(tried, key=lambda item: float(end_errors(self.denoiser, item[1], few).mean()))[:FINALISTS]
-            final = [(mean_and_error(end_errors(self.denoiser, t, self.batch).tolist()), name) for name, t in found]
+            found = {name: error for name, error in self.tried(nfe).items() if afs or not name.endswith(AFS)}
+            tableaux = dict(undistilled(self.denoiser, nfe))
+            finalists = sorted(found, key=found.__getitem__)[:FINALISTS]
+            final = [
+                (mean_and_error(end_errors(self.denoiser, tableaux[name], self.batch).tolist()), name) for name in finalists
+            ]
             (error, doubt), name = min(final)
             return {"nfe": nfe, "what": what, "name": name, "error": error, "standard_error": doubt}
 
@@ -121,33 +112,37 @@ class Bench:
         assert row is not None
         return row
 
-    def contenders(self) -> list[str]:
-        """The best at the last of the small budgets."""
+    def tried(self, nfe: int) -> dict[str, float]:
+        """The errors of the undistilled solvers on a few of the noises; at a larger budget only of the best at the small ones."""
 
-        def compute() -> list[str]:
+        def compute() -> dict[str, float]:
             few = self.batch.part(slice(0, FEW))
-            last = undistilled(self.denoiser, BUDGETS[-1])
-            errors = {name: float(end_errors(self.denoiser, tableau, few).mean()) for name, tableau in last}
-            return sorted(errors, key=errors.__getitem__)[: 2 * FINALISTS]
+            names = None
+            if nfe in LARGER:
+                last = self.tried(BUDGETS[-1])
+                names = sorted(last, key=last.__getitem__)[: 2 * FINALISTS]
+            return {
+                name: float(end_errors(self.denoiser, tableau, few).mean())
+                for name, tableau in undistilled(self.denoiser, nfe)
+                if names is None or name in names
+            }
 
-        found: list[str] = self.store.get("contenders", compute)
+        found: dict[str, float] = self.store.get(f"undistilled {nfe}, a few noises", compute)
         return found
 
     def distilled(self, nfe: int, solver: str, effort: str) -> Row | None:
         """A distilled solver; None at a budget that it does not have."""
 
         def compute() -> dict[str, float | str | int] | None:
-            options = PAPER if effort == "paper" else {"effort": effort}
+            how = PAPER if effort == "paper" else {"effort": effort}
             began = time.perf_counter()
             try:
-                result = dode.distill(self.denoiser, solver, nfe, seed=SEED, held_out=0, **options, **self.cond)
+                result = dode.distill(self.denoiser, solver, nfe, seed=SEED, held_out=0, **how, **self.cond)
             except ValueError:
                 return None
             seconds = time.perf_counter() - began
             error, doubt = mean_and_error(end_errors(self.denoiser, result.tableau, self.batch).tolist())
-            folder = self.store.folder / "tableaux"
-            folder.mkdir(exist_ok=True)
-            result.save(folder / f"{solver}-{effort}-{nfe}.json", overwrite=True)
+            result.save(self.store.tableau(solver, effort, nfe), overwrite=True)
             name = solver if effort == "paper" else f"{solver}: {result.chosen}"
             made = {"cost": result.cost, "seconds": seconds}
             return {"nfe": nfe, "what": effort, "name": name, "error": error, "standard_error": doubt} | made
@@ -182,7 +177,7 @@ def _tableau(denoiser: Denoiser, solver: Solver, nfe: int, grid: Grid, first: st
     return dataclasses.replace(solver.tableau(denoiser.schedule, nfe + 1, grid), first="zero")
 
 
-def page(name: str, rows: Sequence[Row], larger: Sequence[Row]) -> str:
+def page(name: str, rows: Sequence[Row], larger: Sequence[Row]) -> list[str]:
     """The table with ratios, and how many calls the best undistilled solver takes for the same error."""
     lines = [
         f"# Efforts on `{name}`",
@@ -206,7 +201,7 @@ def page(name: str, rows: Sequence[Row], larger: Sequence[Row]) -> str:
             f"{row.error / single:.3f} | {equal_budget(row.error, plain)} | {made or ' | | '} |"
         )
     budgets = ", ".join(f"{nfe}: {error:.2e}" for nfe, error in sorted(plain.items()))
-    return "\n".join([*lines, "", f"Best undistilled by NFE: {budgets}.", ""])
+    return [*lines, "", f"Best undistilled by NFE: {budgets}."]
 
 
 def summary(rows: Sequence[Row], larger: Sequence[Row]) -> list[str]:

@@ -8,13 +8,9 @@ validation noise, by which `thorough` chooses, prefers it. For a network with cl
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 import torch
-from common import NETWORKS, SEED, network
-from rich.console import Console
+from common import SEED, network, options, publish
 from rich.progress import track
 
 import dode
@@ -31,11 +27,9 @@ FITTED, VALIDATED, HELD_OUT = 100, 60, 120
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", choices=NETWORKS)
+    parser = options(__doc__)
     parser.add_argument("--guidance", type=float, nargs="+", default=(1.0,))
     parser.add_argument("--nfe", type=int, nargs="+", default=(4, 5, 6))
-    parser.add_argument("--out", type=Path, help="folder for first-output-NETWORK.md")
     args = parser.parse_args()
     lines = [
         f"# A first output that is shared, on `{args.network}`",
@@ -49,10 +43,7 @@ def main() -> None:
     ]
     for guidance in track(args.guidance, disable=None):
         lines += table(args.network, guidance, args.nfe)
-    text = "\n".join([*lines, ""])
-    Console(width=140).print(text, soft_wrap=True, highlight=False)
-    if args.out:
-        (args.out / f"first-output-{args.network}.md").write_text(text, encoding="utf-8")
+    publish(lines, f"first-output-{args.network}", args.out)
 
 
 def table(name: str, guidance: float, budgets: list[int]) -> list[str]:

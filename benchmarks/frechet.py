@@ -8,13 +8,12 @@ distance between two of its runs with different noise; nothing that follows the 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import NETWORKS, SEED, Store, network
+from common import NETWORKS, SEED, Store, network, options, publish
 from efforts import EFFORTS, SOLVER, undistilled
 from rich.console import Console
 from torch import Tensor
@@ -34,12 +33,9 @@ PART = 250
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", choices=[name for name in NETWORKS if name != "mixture"])
+    parser = options(__doc__, [name for name in NETWORKS if name != "mixture"])
     parser.add_argument("--nfe", type=int, nargs="+", default=(3, 4, 5))
     parser.add_argument("--samples", type=int, default=5000)
-    parser.add_argument("--work", type=Path, default=Path(".benchmarks"))
-    parser.add_argument("--out", type=Path, help="folder for frechet-NETWORK.md and a picture of the samples")
     args = parser.parse_args()
     denoiser, cond = network(args.network)
     store = Store(args.work / args.network)
@@ -65,10 +61,8 @@ def main() -> None:
         lines.append(f"| {nfe} | {name} | {found:.2f} | {found / spread:.2f} |")
         console.print(lines[-1], highlight=False)
         shown.append((f"{nfe} {name}", tableau))
-    text = "\n".join([*lines, ""])
-    console.print(text, soft_wrap=True, highlight=False)
+    publish(lines, f"frechet-{args.network}", args.out)
     if args.out:
-        (args.out / f"frechet-{args.network}.md").write_text(text, encoding="utf-8")
         picture(denoiser, cond, [tableau for _, tableau in shown], args.out / f"frechet-{args.network}.png")
 
 
@@ -78,7 +72,7 @@ def methods(denoiser: Denoiser, store: Store, budgets: list[int]) -> Iterator[tu
         best = store.get(f"undistilled {nfe}", missing)["name"]
         yield nfe, f"best undistilled ({best})", next(t for name, t in undistilled(denoiser, nfe) if name == best)
         for effort in EFFORTS:
-            yield nfe, effort, Tableau.load(store.folder / "tableaux" / f"{SOLVER}-{effort}-{nfe}.json")
+            yield nfe, effort, Tableau.load(store.tableau(SOLVER, effort, nfe))
 
 
 def missing() -> None:

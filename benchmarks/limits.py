@@ -10,13 +10,9 @@ how far float32 states are from float64 ones.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import torch
-from common import HELD_OUT, NETWORKS, Store, held_out, network
+from common import HELD_OUT, Store, held_out, network, options, publish
 from efforts import BUDGETS, SOLVER
-from rich.console import Console
 from torch import Tensor
 
 import dode
@@ -30,11 +26,8 @@ FEW = 16
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", choices=NETWORKS)
+    parser = options(__doc__)
     parser.add_argument("--nfe", type=int, nargs="+", default=BUDGETS)
-    parser.add_argument("--work", type=Path, default=Path(".benchmarks"))
-    parser.add_argument("--out", type=Path, help="folder for limits-NETWORK.md")
     args = parser.parse_args()
     denoiser, cond = network(args.network)
     store = Store(args.work / args.network)
@@ -48,7 +41,7 @@ def main() -> None:
         "|---|---|---|---|---|---|",
     ]
     for nfe in args.nfe:
-        tableau = Tableau.load(store.folder / "tableaux" / f"{SOLVER}-thorough-{nfe}.json")
+        tableau = Tableau.load(store.tableau(SOLVER, "thorough", nfe))
         made = tableau.meta["distillation"]
         numbers = [
             *errors(denoiser, tableau, batch),
@@ -58,10 +51,7 @@ def main() -> None:
         ]
         held, floor, fitted, teacher, single = (f"{number:.1e}" for number in numbers)
         lines.append(f"| {nfe} | {held} | {fitted} | {floor} | {teacher} | {single} |")
-    text = "\n".join([*lines, ""])
-    Console(width=140).print(text, soft_wrap=True, highlight=False)
-    if args.out:
-        (args.out / f"limits-{args.network}.md").write_text(text, encoding="utf-8")
+    publish(lines, f"limits-{args.network}", args.out)
 
 
 def errors(denoiser: Denoiser, tableau: Tableau, batch: Batch) -> tuple[float, float]:

@@ -11,20 +11,19 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
-from torch import Tensor
 
 from dode.conditions import Condition, cycle
 from dode.denoisers import Denoiser
 from dode.distillation import distill
+from dode.distillation.batch import Batch
+from dode.distillation.choice import end_errors
 from dode.files import write_atomically
 from dode.grids import GridLike
-from dode.metrics import mean_square_distance
 from dode.noise import REPORT, standard_noise
 from dode.sampling import sample
 from dode.schedules import Array
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
-from dode.tableau import Tableau
 
 _REFERENCE = "deis"
 
@@ -36,7 +35,8 @@ class Entry:
     Attributes:
         solver: its name with options.
         nfe: number of network evaluations.
-        base, distilled: mean square distance of the end point to the reference's, of each sample (n,), over its elements.
+        base, distilled: mean square distance of the end point to the reference's, of each sample (n,), over its elements;
+            infinite where the run diverged.
         skipped: why there are no numbers (a budget that the solver does not have); the errors are empty then.
     """
 
@@ -49,13 +49,16 @@ class Entry:
     @property
     def ratio(self) -> float:
         """Distilled over base."""
-        return float(self.distilled.mean() / self.base.mean())
+        with np.errstate(invalid="ignore"):
+            return float(self.distilled.mean() / self.base.mean())
 
     @property
     def difference(self) -> tuple[float, float]:
         """Mean of distilled minus base, and its standard error over the samples."""
-        paired = self.distilled - self.base
-        return float(paired.mean()), float(paired.std(ddof=1) / math.sqrt(len(paired))) if len(paired) > 1 else math.nan
+        with np.errstate(invalid="ignore"):  # a run that diverged has infinite errors
+            paired = self.distilled - self.base
+            error = paired.std(ddof=1) / math.sqrt(len(paired)) if len(paired) > 1 else math.nan
+            return float(paired.mean()), float(error)
 
     @property
     def worse(self) -> bool:
@@ -224,41 +227,50 @@ def compare(
     if held_out < 2:
         raise ValueError(f"held_out must be at least 2, got {held_out}")
     noise = standard_noise(seed, held_out, denoiser.shape, stream=REPORT)
-    unseen = cycle(cond, 0, held_out)
+    own = cycle(cond, 0, held_out)
     fine = make_solver(_REFERENCE).tableau(denoiser.schedule, reference_nfe)
-    target = sample(denoiser, fine, noise, **unseen)
+    unseen = Batch(noise, own, sample(denoiser, fine, noise, **own))
+    how = {"seed": seed, **(options or {})}
     entries = []
     for s in chosen:
         for nfe in budgets:
-            entry = _entry(denoiser, s, nfe, noise, target, unseen, {"grid": grid, "seed": seed, **(options or {})}, cond)
+            entry = measure(denoiser, s, nfe, unseen, grid=grid, options=how, cond=cond)
             entries.append(entry)
             if on_entry is not None:
                 on_entry(entry)
     reference = f"{_REFERENCE} with {reference_nfe} NFE"
-    how = ", ".join(f"{name}={value!r}" for name, value in (options or {}).items()) or "defaults"
-    return Comparison(tuple(entries), denoiser.name, reference, held_out, how, seed)
+    named = ", ".join(f"{name}={value!r}" for name, value in (options or {}).items()) or "defaults"
+    return Comparison(tuple(entries), denoiser.name, reference, held_out, named, seed)
 
 
-def _entry(
+def measure(
     denoiser: Denoiser,
     solver: Solver,
     nfe: int,
-    noise: Tensor,
-    target: Tensor,
-    unseen: Condition,
-    options: Mapping[str, Any],
-    cond: Condition,
+    unseen: Batch,
+    *,
+    grid: GridLike | None = None,
+    options: Mapping[str, Any] | None = None,
+    cond: Condition | None = None,
 ) -> Entry:
+    """Distil one solver and measure base and distilled on noise that was not used; infinite where a run diverges.
+
+    Args:
+        denoiser, solver, nfe, grid: as `distill`.
+        unseen: noise, with its condition and the end point of a reference.
+        options: further arguments of `distill`.
+        cond: the condition that is fitted to, as `distill`.
+
+    Raises:
+        ValueError: arguments as `distill`; a budget that the solver does not have gives an entry that says so.
+    """
     try:
-        solver.tableau(denoiser.schedule, nfe, options["grid"])
+        solver.tableau(denoiser.schedule, nfe, grid)
     except ValueError as error:
         return Entry(str(solver), nfe, np.empty(0), np.empty(0), str(error))
-    result = distill(denoiser, solver, nfe, held_out=0, **options, **cond)
-
-    def error_of(tableau: Tableau) -> Array:
-        return mean_square_distance(sample(denoiser, tableau, noise, **unseen), target).cpu().numpy()
-
-    return Entry(str(solver), nfe, error_of(result.base), error_of(result.tableau))
+    result = distill(denoiser, solver, nfe, grid=grid, held_out=0, **(options or {}), **(cond or {}))
+    base, distilled = (end_errors(denoiser, tableau, unseen) for tableau in (result.base, result.tableau))
+    return Entry(str(solver), nfe, base, distilled)
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:
