@@ -10,7 +10,8 @@ import torch
 from mixture import double_noise, mixture_denoiser
 
 import dode
-from dode.distillation import PAPER
+from dode.distillation import PAPER, Directions
+from dode.distillation.directions import make_directions
 from dode.distillation.effort import EFFORTS
 from dode.schedules import VP, Flow, NoiseSchedule
 from dode.solvers import REGISTRY
@@ -64,13 +65,37 @@ def test_the_base_is_given_out_where_nothing_can_be_learned() -> None:
 def test_auto_is_as_good_as_the_best_undistilled_solver_that_it_tried(effort: str) -> None:
     result = dode.distill(mixture_denoiser(SCHEDULE), "auto", 5, effort=effort, held_out=128)
     assert {trial.base.solver for trial in result.trials} >= {"ddim", "deis", "unipc"}
-    tried = [trial.base_error for trial in result.trials if np.isfinite(trial.base_error)]
+    # All were judged with a few samples, the best ones with more.
+    most = max(trial.samples for trial in result.trials)
+    finals = [trial for trial in result.trials if trial.samples == most]
+    assert result.trials[: len(finals)] == tuple(finals)
+    assert 2 <= len(finals) < len(result.trials)
+    tried = [trial.base_error for trial in finals]
     names = {candidate.name: candidate.error for candidate in result.candidates}
     assert result.base in [trial.base for trial in result.trials if trial.base_error == min(tried)]
     assert names[result.chosen] <= names["the base"]
     assert result.held_out is not None
     mean, error = result.held_out.difference
     assert mean <= 2 * error
+
+
+@pytest.mark.parametrize(("effort", "nfe"), [("balanced", 3), ("balanced", 5), ("thorough", 5)])
+def test_auto_leaves_enough_of_its_budget_for_the_end_to_end_fit(effort: str, nfe: int) -> None:
+    result = dode.distill(mixture_denoiser(SCHEDULE), "auto", nfe, effort=effort, held_out=0)
+    assert result.cost <= EFFORTS[effort].evaluations(nfe)
+    assert result.refined is not None
+    assert result.refined.iterations > 0
+
+
+def test_a_direction_that_no_row_keeps_is_named() -> None:
+    denoiser = mixture_denoiser(SCHEDULE)
+    useful = make_directions("multistep", dode.solver("deis").tableau(SCHEDULE, 4))
+    twice = Directions(
+        (*useful.names, "again"), np.concatenate([useful.a, useful.a[:1]]), np.concatenate([useful.b, useful.b[:1]])
+    )
+    text = str(dode.distill(denoiser, "deis", 4, directions=twice, effort="fast", held_out=8))
+    assert "in no row, being zero or in the span of the others: again" in " ".join(text.split())
+    assert "in no row" not in str(dode.distill(denoiser, "deis", 4, effort="fast", held_out=8))
 
 
 def test_thorough_moves_the_times_within_the_schedule() -> None:

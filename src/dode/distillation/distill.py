@@ -37,8 +37,9 @@ PAPER: dict[str, Any] = {"directions": "paper", "shrink": False, "refine": 0}
 
 # Unless told otherwise everything but the paper's method learns from this solver, whose states are good to fourth order.
 _TEACHER = "deis"
-# Evaluations of a dense teacher, at least; each step of a student is cut into eight at least.
-_DENSE = 64
+# Evaluations of a dense teacher, at least, without and with learned times, whose students come nearer to it; each step of a student is
+# cut into eight at least.
+_DENSE = (40, 64)
 # Noises on which the teacher is compared with one twice as fine.
 _TEACHER_CHECKS = 4
 
@@ -142,7 +143,7 @@ def distill(
     tutor: Tutor | None = None
     if targets is None:
         if searching:
-            made = dense_teacher(teaching, denoiser.schedule, teacher_nfe or max(_DENSE, 8 * base.nfe))
+            made = dense_teacher(teaching, denoiser.schedule, teacher_nfe or max(_DENSE[learned], 8 * base.nfe))
         else:
             scale = teacher_scale if teacher_scale is not None else 10 if paper else spending.teacher_scale
             path = chosen.path(denoiser.schedule, nfe, where)

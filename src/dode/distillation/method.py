@@ -16,14 +16,15 @@ from dode.distillation.end_to_end import Refined, refine
 from dode.distillation.gram import RIDGES
 from dode.distillation.greedy import Fit, corrected, fit, no_fit
 from dode.distillation.ledger import Ledger
-from dode.distillation.search import Trial, search
+from dode.distillation.search import Trial, finals, search
 from dode.grids import Grid
 from dode.solvers import Solver
 from dode.tableau import FIRST, Tableau
 
 AS_FITTED = "the fit as it is"
-# Samples of each set with which a search judges its many candidates.
-_SEARCH_SAMPLES = 32
+# Samples of each set with which a search judges its many candidates; with several solvers these are so many that all but the best
+# are judged with fewer.
+_SEARCH_SAMPLES, _FEW = 32, 8
 # Of what a search tried, how many are fitted end to end with their times; steps, and share of the budget, after which the best of
 # these goes on alone.
 _STARTS, _STEPS, _SHARE = 2, 2, 0.25
@@ -129,20 +130,17 @@ class Method:
         """
         validation = self.validation
         assert validation is not None
+        many, few = ([batch.part(slice(0, count)) for batch in (self.fit, validation)] for count in (_SEARCH_SAMPLES, _FEW))
+        firsts = FIRST if learned else ("network",)
+        with_base = base is None
         with self.ledger.count("search"):
-            trials = search(
-                self.denoiser,
-                solvers,
-                nfe,
-                grids,
-                self.directions,
-                self.fit.part(slice(0, _SEARCH_SAMPLES)),
-                validation.part(slice(0, _SEARCH_SAMPLES)),
-                firsts=FIRST if learned else ("network",),
-                with_base=base is None,
-            )
+            data = many if len(solvers) == 1 else few
+            trials = search(self.denoiser, solvers, nfe, grids, self.directions, *data, firsts=firsts, with_base=with_base)
+            if data is few:
+                trials = finals(self.denoiser, trials, self.directions, *many, with_base=with_base)
         if base is None:
-            base = min((t for t in trials if math.isfinite(t.base_error)), key=lambda trial: trial.base_error).base
+            most = max(trial.samples for trial in trials)
+            base = min((trial for trial in trials if trial.samples == most), key=lambda trial: trial.base_error).base
         candidates = [self._judge("the base", base)]
         attempts = []
         for trial in _starts(trials) if learned else trials[:1]:

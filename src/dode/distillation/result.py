@@ -177,7 +177,8 @@ def with_statistics(result: Distilled) -> Distilled:
             "stopped": refined.stopped,
         },
         "trials": [
-            {"name": t.name, "error": _finite(t.candidate.error), "base_error": _finite(t.base_error)} for t in result.trials
+            {"name": t.name, "error": _finite(t.candidate.error), "base_error": _finite(t.base_error), "samples": t.samples}
+            for t in result.trials
         ],
         "teacher_error": result.teacher_error and vars(result.teacher_error).copy(),
         "fitting": result.fitting.to_json(),
@@ -260,11 +261,11 @@ def _rows(tableau: Tableau, made: Mapping[str, Any], shown: Mapping[str, Any]) -
 def _trials(trials: Sequence[Mapping[str, Any]], most: int = 12) -> Table:
     with_base = any(trial["base_error"] is not None for trial in trials)
     table = Table(title=f"tried, by validation error of the closed form ({min(most, len(trials))} of {len(trials)})")
-    for name in ("solver, grid, first output", *(["as it is"] if with_base else []), "closed form"):
+    for name in ("solver, grid, first output", *(["as it is"] if with_base else []), "closed form", "samples"):
         table.add_column(name, justify="left" if name.startswith("solver") else "right")
     for trial in trials[:most]:
         numbers = ([trial["base_error"]] if with_base else []) + [trial["error"]]
-        table.add_row(trial["name"], *("" if n is None else f"{n:.3e}" for n in numbers))
+        table.add_row(trial["name"], *("diverged" if n is None else f"{n:.3e}" for n in numbers), str(trial["samples"]))
     return table
 
 
@@ -290,8 +291,13 @@ def _choice(made: Mapping[str, Any]) -> str:
 
 
 def _kept(made: Mapping[str, Any]) -> str:
-    count = len(made["directions"])
-    return "" if count == 1 else f"directions kept in each row, of {count}: {', '.join(str(kept) for kept in made['kept'])}"
+    names = made["directions"]
+    if len(names) == 1:
+        return ""
+    text = f"directions kept in each row, of {len(names)}: {', '.join(str(kept) for kept in made['kept'])}"
+    # A direction that a row drops has the coefficient 0 there.
+    unused = [name for name, column in zip(names, zip(*made["coefficients"], strict=True), strict=True) if not any(column)]
+    return text + (f"; in no row, being zero or in the span of the others: {', '.join(unused)}" if unused else "")
 
 
 def _refinement(refined: Mapping[str, Any] | None) -> str:

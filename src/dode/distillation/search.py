@@ -26,6 +26,8 @@ SHIFTS = (0.5, 0.7, 1.5, 2.5, 4.0, 6.0)
 RHOS = (3.0, 7.0)
 # How many of the best grids with one first output that is no evaluation are tried with the other one: these two like the same grids.
 _WITH_OTHER = 3
+# How many of those tried with few samples are tried again: the best closed forms, and the best bases.
+_FINALISTS, _FINAL_BASES = 4, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +39,14 @@ class Trial:
         base: the solver as it is.
         candidate: its closed form, judged on validation.
         base_error: the validation error of the base; nan where it was not measured.
+        samples: of the validation, that it was judged with.
     """
 
     name: str
     base: Tableau
     candidate: Candidate
     base_error: float
+    samples: int
 
 
 def grid_families() -> list[Grid]:
@@ -99,6 +103,29 @@ def search(
     return sorted(trials, key=lambda trial: trial.candidate.error)
 
 
+def finals(
+    denoiser: Denoiser,
+    trials: Sequence[Trial],
+    directions: DirectionsLike,
+    batch: Batch,
+    validation: Batch,
+    *,
+    with_base: bool = False,
+) -> list[Trial]:
+    """The trials with the best ones made again from more samples; these come first.
+
+    Args:
+        trials: the best one first.
+        denoiser, directions, batch, validation, with_base: as `search`.
+    """
+    best = list(trials[:_FINALISTS])
+    if with_base:
+        by_base = sorted(trials, key=lambda trial: trial.base_error)
+        best += [trial for trial in by_base[:_FINAL_BASES] if trial not in best]
+    again = [_trial(denoiser, trial.base, directions, batch, validation, with_base) for trial in best]
+    return sorted(again, key=lambda trial: trial.candidate.error) + [trial for trial in trials if trial not in best]
+
+
 def everything() -> tuple[list[Solver], list[Grid]]:
     """All solvers of the registry with the options that people use, and the grids that have names."""
     solvers = [make_solver(name) for name in REGISTRY]
@@ -126,4 +153,4 @@ def _trial(
     shared = {"network": "", "zero": ", D0 = 0", "mean": ", D0 = mean"}[base.first]
     name = f"{base.solver}, {base.grid}{shared}"
     error = judge(denoiser, name, base, validation).error if with_base else float("nan")
-    return Trial(name, base, judge(denoiser, name, found, validation), error)
+    return Trial(name, base, judge(denoiser, name, found, validation), error, len(validation))
