@@ -131,6 +131,7 @@ def test_auto_names_the_solver_that_it_took(folder: Path) -> None:
     assert "tried, by validation error" in shown
     assert dode.Tableau.load(folder / "auto.json").solver.split("(")[0] in REGISTRY
     fail(folder, "chooses solver and grid itself", *base, "--solver", "auto", "--grid", "karras", "--out", "b.json")
+    fail(folder, "tries all solvers as they are", *base, "--solver", "auto", "-o", "order=2", "--out", "b.json")
 
 
 def test_a_budget_too_small_is_said(folder: Path) -> None:

@@ -100,6 +100,10 @@ def distill(
     from dode.files import check_writable
 
     check_writable(out, overwrite=force)
+    if solver == "auto" and option:
+        raise ValueError(
+            f"--solver auto tries all solvers as they are, got --option {option[0]}: leave it out, or name the solver"
+        )
     chosen = solver if solver == "auto" else _solver(solver, option)
     denoiser = _load(model, guidance_scale, batch_size, device)
     result = run(
