@@ -31,10 +31,11 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, nargs="+", default=(1.0,))
     parser.add_argument("--nfe", type=int, nargs="+", default=(4, 5, 6))
     args = parser.parse_args()
+    how = f"--guidance {' '.join(f'{g:g}' for g in args.guidance)} --nfe {' '.join(map(str, args.nfe))}"
     lines = [
         f"# A first output that is shared, on `{args.network}`",
         "",
-        f"`python benchmarks/first_output.py {args.network} --guidance {' '.join(f'{g:g}' for g in args.guidance)} --out docs/benchmarks`; "
+        f"`python benchmarks/first_output.py {args.network} {how} --out docs/benchmarks`; "
         f"closed form of {SOLVER} on its best grid, mean square end-point distance to {TEACHER_NFE} NFE on {HELD_OUT} held-out noises; "
         f"in brackets on the {VALIDATED} of the validation. All rows of a budget have the same number of calls that every sample pays.",
         "",
