@@ -50,7 +50,9 @@ def main() -> None:
         "",
         f"`python benchmarks/frechet.py {args.network} --out docs/benchmarks`; {args.samples:,} samples, features of the bundled "
         f"classifier, distance to the samples of {SOLVER} at {TEACHER_NFE} NFE from the same noise. The teacher's spread, the "
-        f"distance between two of its runs with different noise: {spread:.2f}.",
+        f"distance between two of its runs with different noise: {spread:.3g}. Rows of the picture: the teacher, then those of the table.",
+        "",
+        f"![The same noise in every row](frechet-{args.network}.png)",
         "",
         "| NFE | | distance | / spread |",
         "|---|---|---|---|",
@@ -58,7 +60,7 @@ def main() -> None:
     shown = [("teacher", teacher)]
     for nfe, name, tableau in methods(denoiser, store, args.nfe):
         found = frechet(target, statistics(features(denoiser, cond, tableau, args.samples, FIRST, store, f"{nfe} {name}")))
-        lines.append(f"| {nfe} | {name} | {found:.2f} | {found / spread:.2f} |")
+        lines.append(f"| {nfe} | {name} | {found:.3g} | {found / spread:.3g} |")
         console.print(lines[-1], highlight=False)
         shown.append((f"{nfe} {name}", tableau))
     publish(lines, f"frechet-{args.network}", args.out)
