@@ -30,7 +30,7 @@ from dode.distillation.student import Student
 from dode.tableau import Tableau
 from dode.teacher import make_teacher
 
-RATES = (1e-3, 3e-3, 1e-2)
+RATES = (3e-4, 1e-3, 3e-3)
 BATCH = 20
 OUTPUTS = 4
 
