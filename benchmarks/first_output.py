@@ -16,13 +16,11 @@ from rich.progress import track
 import dode
 from dode.distillation.choice import end_errors
 from dode.distillation.data import Noises, Tutor
-from dode.distillation.search import Trial, search
-from dode.grids import Power
+from dode.distillation.search import Trial, grid_families, search
 from dode.tableau import FIRST
 from dode.teacher import dense_teacher
 
 SOLVER, TEACHER_NFE = "deis", 64
-GRIDS = [Power(exponent=p) for p in (0.8, 1.0, 1.2, 1.5, 2.0)]
 FITTED, VALIDATED, HELD_OUT = 100, 60, 120
 
 
@@ -60,7 +58,7 @@ def table(name: str, guidance: float, budgets: list[int]) -> list[str]:
     assert unseen is not None
     lines = []
     for nfe in budgets:
-        trials = search(denoiser, [dode.solver(SOLVER)], nfe, GRIDS, "multistep", fit, validation, firsts=FIRST)
+        trials = search(denoiser, [dode.solver(SOLVER)], nfe, grid_families(), "multistep", fit, validation, firsts=FIRST)
         best: dict[str, Trial] = {}
         for trial in trials:  # the best comes first
             best.setdefault(trial.base.first, trial)
