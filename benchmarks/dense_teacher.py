@@ -48,7 +48,10 @@ def main() -> None:
         times = [float(t) for t in coarse.tableau.times]
         grid = Uniform().refine(schedule, times, [PARTS] * (len(times) - 1))
         fine = Teacher(solver.tableau(schedule, grid=grid), ())
-        found, exact = (teacher_states(denoiser, teacher, noise, own, dense=True) for teacher in (coarse, fine))
+        found, exact = (
+            teacher_states(denoiser, teacher, noise, own, dense=True, cache=args.work / args.network)
+            for teacher in (coarse, fine)
+        )
 
         def error(t: float, found=found, exact=exact) -> float:
             point = Point(t, float(schedule.alpha(t)), float(schedule.sigma(t)))

@@ -8,6 +8,8 @@ validation noise, by which `thorough` chooses, prefers it. For a network with cl
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from common import SEED, network, options, publish
@@ -41,17 +43,17 @@ def main() -> None:
         "|---|---|---|---|---|---|---|",
     ]
     for guidance in track(args.guidance, disable=None):
-        lines += table(args.network, guidance, args.nfe)
+        lines += table(args.network, guidance, args.nfe, args.work / args.network)
     publish(lines, f"first-output-{args.network}", args.out)
 
 
-def table(name: str, guidance: float, budgets: list[int]) -> list[str]:
-    """A line for each budget."""
+def table(name: str, guidance: float, budgets: list[int], cache: Path) -> list[str]:
+    """A line for each budget; the teacher's states are kept in the folder `cache`."""
     denoiser, cond = network(name)
     if guidance != 1:
         denoiser = denoiser.replace(guidance_scale=guidance)
     noises = Noises.make(denoiser, SEED, FITTED, VALIDATED, HELD_OUT, cond)
-    tutor = Tutor(dense_teacher(dode.solver(SOLVER), denoiser.schedule, TEACHER_NFE), True, None)
+    tutor = Tutor(dense_teacher(dode.solver(SOLVER), denoiser.schedule, TEACHER_NFE), True, cache)
     fit, validation, unseen = (tutor.batch(denoiser, noises, which) for which in ("fit", "validation", "held_out"))
     assert fit is not None
     assert validation is not None

@@ -16,7 +16,7 @@ from rich.console import Console
 
 import dode
 from dode.distillation import PAPER
-from dode.report.compare import Comparison, Entry, measure
+from dode.report.compare import Comparison, Entry, compare_one
 from dode.solvers import REGISTRY
 
 BUDGETS = (4, 5, 6, 8, 10, 20)
@@ -39,7 +39,7 @@ def main() -> None:
 
             def compute(name: str = name, nfe: int = nfe) -> dict[str, Any]:
                 how = PAPER if args.effort == "paper" else {"effort": args.effort}
-                entry = measure(denoiser, dode.solver(name), nfe, batch, options={"seed": SEED, **how}, cond=cond)
+                entry = compare_one(denoiser, dode.solver(name), nfe, batch, options={"seed": SEED, **how}, cond=cond)
                 return {"base": entry.base.tolist(), "distilled": entry.distilled.tolist(), "skipped": entry.skipped}
 
             found = store.get(key, compute)

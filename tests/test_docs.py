@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+import dode
+from dode.distillation.result import render, summary
+
 ROOT = Path(__file__).parent.parent
+TABLEAUX = sorted((ROOT / "docs" / "benchmarks" / "tableaux").rglob("*.json"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -25,3 +29,10 @@ def test_links_within_the_repository_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("path", TABLEAUX, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_the_tableaux_of_the_benchmarks_load_and_show(path: Path) -> None:
+    tableau = dode.Tableau.load(path)
+    assert tableau.nfe == int(path.stem.rsplit("-", 1)[1])
+    assert "effort thorough" in render(summary(tableau))

@@ -186,7 +186,8 @@ def distill(
             coefficients=outcome.fit.coefficients,
             factors=start.integrand.factors if start.integrand is not None else np.ones(start.rows),
             standard_errors=outcome.fit.standard_errors,
-            kept=outcome.fit.kept,
+            kept=tuple(len(row) for row in outcome.fit.kept),
+            unused=_unused(outcome),
             ridges=outcome.fit.ridges,
             chosen=outcome.chosen,
             candidates=outcome.candidates,
@@ -214,6 +215,12 @@ def _solver_of_teacher(teacher: str | Solver | None, chosen: Solver, paper: bool
     if teacher is None:
         return chosen if paper else make_solver(_TEACHER)
     return make_solver(teacher) if isinstance(teacher, str) else teacher
+
+
+def _unused(outcome: Outcome) -> tuple[str, ...]:
+    """The directions that no row of the closed form kept; none where there is no closed form."""
+    kept = set().union(*outcome.fit.kept)
+    return tuple(name for i, name in enumerate(outcome.directions.names) if i not in kept) if kept else ()
 
 
 def _described(tutor: Tutor | None, teaching: Solver) -> str:

@@ -30,14 +30,14 @@ class Fit:
     Attributes:
         coefficients: (R, P); 0 for a direction that was dropped.
         standard_errors: (R, P), by jackknife over the samples, earlier rows held fixed.
-        kept: (R,) how many directions each row kept; the others were zero or in the span of those.
+        kept: (R,) which directions each row kept, by index; the others were zero or in the span of those.
         ridges: (R,) the ridge's strength in each row.
         errors: (R, n) mean square distance to the row's target.
     """
 
     coefficients: Array
     standard_errors: Array
-    kept: tuple[int, ...]
+    kept: tuple[tuple[int, ...], ...]
     ridges: tuple[float, ...]
     errors: Array
 
@@ -83,7 +83,7 @@ def fit(denoiser: Denoiser, tableau: Tableau, directions: Directions, batch: Bat
     return Fit(
         coefficients=np.array([s.coefficients for s in solutions]),
         standard_errors=np.array(deviations),
-        kept=tuple(len(s.kept) for s in solutions),
+        kept=tuple(s.kept for s in solutions),
         ridges=tuple(s.ridge for s in solutions),
         errors=np.array(errors),
     )
@@ -93,7 +93,7 @@ def no_fit(tableau: Tableau, directions: Directions, samples: int) -> Fit:
     """No correction at all, for a fit that came to nothing; its errors are not known."""
     shape = tableau.rows, len(directions)
     errors = np.full((tableau.rows, samples), np.inf)
-    return Fit(np.zeros(shape), np.full(shape, np.nan), (0,) * tableau.rows, (0.0,) * tableau.rows, errors)
+    return Fit(np.zeros(shape), np.full(shape, np.nan), ((),) * tableau.rows, (0.0,) * tableau.rows, errors)
 
 
 def corrected(tableau: Tableau, directions: Directions, coefficients: Array) -> Tableau:

@@ -83,6 +83,7 @@ class Distilled:
         factors: (R,) c_k; the paper's undivided numbers are lambdas * factors.
         standard_errors: (R, P) of the coefficients, by jackknife over the fitting samples, earlier rows held fixed.
         kept: (R,) how many directions each row kept; the others were zero or in the span of these.
+        unused: the names of directions that no row kept.
         ridges: (R,) the strength of each row's ridge.
         chosen: which candidate was given out.
         candidates: all of them with their validation errors; empty for the paper's method.
@@ -104,6 +105,7 @@ class Distilled:
     factors: Array
     standard_errors: Array
     kept: tuple[int, ...]
+    unused: tuple[str, ...]
     ridges: tuple[float, ...]
     chosen: str
     candidates: tuple[Candidate, ...]
@@ -164,6 +166,7 @@ def with_statistics(result: Distilled) -> Distilled:
         "factors": result.factors.tolist(),
         "standard_errors": [[_finite(v) for v in row] for row in result.standard_errors],
         "kept": list(result.kept),
+        "unused": list(result.unused),
         "ridges": list(result.ridges),
         "chosen": result.chosen,
         "candidates": [{"name": c.name, "error": _finite(c.error)} for c in result.candidates],
@@ -261,11 +264,14 @@ def _rows(tableau: Tableau, made: Mapping[str, Any], shown: Mapping[str, Any]) -
 def _trials(trials: Sequence[Mapping[str, Any]], most: int = 12) -> Table:
     with_base = any(trial["base_error"] is not None for trial in trials)
     table = Table(title=f"tried, by validation error of the closed form ({min(most, len(trials))} of {len(trials)})")
-    for name in ("solver, grid, first output", *(["as it is"] if with_base else []), "closed form", "samples"):
+    counted = all("samples" in trial for trial in trials)  # older files do not say it
+    ends = ["closed form", *(["samples"] if counted else [])]
+    for name in ("solver, grid, first output", *(["as it is"] if with_base else []), *ends):
         table.add_column(name, justify="left" if name.startswith("solver") else "right")
     for trial in trials[:most]:
         numbers = ([trial["base_error"]] if with_base else []) + [trial["error"]]
-        table.add_row(trial["name"], *("diverged" if n is None else f"{n:.3e}" for n in numbers), str(trial["samples"]))
+        cells = ["diverged" if n is None else f"{n:.3e}" for n in numbers]
+        table.add_row(trial["name"], *cells, *([str(trial["samples"])] if counted else []))
     return table
 
 
@@ -291,12 +297,10 @@ def _choice(made: Mapping[str, Any]) -> str:
 
 
 def _kept(made: Mapping[str, Any]) -> str:
-    names = made["directions"]
-    if len(names) == 1:
+    count, unused = len(made["directions"]), made.get("unused")
+    if count == 1:
         return ""
-    text = f"directions kept in each row, of {len(names)}: {', '.join(str(kept) for kept in made['kept'])}"
-    # A direction that a row drops has the coefficient 0 there.
-    unused = [name for name, column in zip(names, zip(*made["coefficients"], strict=True), strict=True) if not any(column)]
+    text = f"directions kept in each row, of {count}: {', '.join(str(kept) for kept in made['kept'])}"
     return text + (f"; in no row, being zero or in the span of the others: {', '.join(unused)}" if unused else "")
 
 

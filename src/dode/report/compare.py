@@ -234,7 +234,7 @@ def compare(
     entries = []
     for s in chosen:
         for nfe in budgets:
-            entry = measure(denoiser, s, nfe, unseen, grid=grid, options=how, cond=cond)
+            entry = compare_one(denoiser, s, nfe, unseen, grid=grid, options=how, cond=cond)
             entries.append(entry)
             if on_entry is not None:
                 on_entry(entry)
@@ -243,7 +243,7 @@ def compare(
     return Comparison(tuple(entries), denoiser.name, reference, held_out, named, seed)
 
 
-def measure(
+def compare_one(
     denoiser: Denoiser,
     solver: Solver,
     nfe: int,
