@@ -14,11 +14,10 @@ import torch
 from rich.console import Console
 
 import dode
-from dode.conditions import Condition, cycle
+from dode.conditions import Condition
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
-from dode.noise import REPORT, standard_noise
-from dode.teacher import Teacher, teacher_states
+from dode.report.reference import unseen_batch
 
 # The exactly known Gaussian mixture belongs to the tests.
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -26,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 NETWORKS = ("fashion", "fashion-flow", "mixture")
 SEED = 0
 HELD_OUT = 256
-REFERENCE = "deis"
 REFERENCE_NFE = 500
 
 
@@ -58,12 +56,7 @@ def network(name: str) -> tuple[Denoiser, Condition]:
 
 def held_out(denoiser: Denoiser, cond: Condition, store: Store, count: int = HELD_OUT) -> Batch:
     """Noise of the stream that nothing is fitted to or chosen by, with the end point of a fine reference run."""
-    assert denoiser.shape is not None
-    noise = standard_noise(SEED, count, denoiser.shape, stream=REPORT)
-    own = cycle(cond, 0, count)
-    tableau = dode.solver(REFERENCE).tableau(denoiser.schedule, REFERENCE_NFE)
-    end = Teacher(tableau, (tableau.rows - 1,))
-    return Batch(noise, own, teacher_states(denoiser, end, noise, own, cache=store.folder))
+    return unseen_batch(denoiser, cond, count, REFERENCE_NFE, seed=SEED, cache=store.folder)
 
 
 class Store:

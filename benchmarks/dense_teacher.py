@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from common import REFERENCE, SEED, network, options, publish
+from common import SEED, network, options, publish
 
 import dode
 from dode.conditions import cycle
 from dode.grids import Point, Uniform
 from dode.metrics import mean_square_distance
-from dode.noise import REPORT, standard_noise
+from dode.report.reference import REFERENCE, report_noise
 from dode.teacher import Teacher, dense_teacher, teacher_states
 
 # Parts of a step of the finer run.
@@ -29,8 +29,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=16)
     args = parser.parse_args()
     denoiser, cond = network(args.network)
-    assert denoiser.shape is not None
-    noise = standard_noise(SEED, args.samples, denoiser.shape, stream=REPORT)
+    noise = report_noise(denoiser, args.samples, SEED)
     own = cycle(cond, 0, args.samples)
     schedule, solver = denoiser.schedule, dode.solver(REFERENCE)
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from common import HELD_OUT, REFERENCE, REFERENCE_NFE, SEED, Store, held_out, network, options
+from common import HELD_OUT, REFERENCE_NFE, SEED, Store, held_out, network, options
 from rich.console import Console
 
 import dode
 from dode.distillation import PAPER
 from dode.report.compare import Comparison, Entry, compare_one
+from dode.report.reference import reference_name
 from dode.solvers import REGISTRY
 
 BUDGETS = (4, 5, 6, 8, 10, 20)
@@ -47,9 +48,8 @@ def main() -> None:
             entries.append(entry)
             numbers = entry.skipped or f"{entry.base.mean():.3e} -> {entry.distilled.mean():.3e} ({entry.ratio:.3f})"
             console.print(f"{name:14} NFE {nfe:>2}  {numbers}", highlight=False)
-    reference = f"{REFERENCE} with {REFERENCE_NFE} NFE"
     how = "the paper's method" if args.effort == "paper" else f"effort={args.effort!r}"
-    result = Comparison(tuple(entries), denoiser.name, reference, HELD_OUT, how, SEED)
+    result = Comparison(tuple(entries), denoiser.name, reference_name(REFERENCE_NFE), HELD_OUT, how, SEED)
     console.print(result.markdown(), soft_wrap=True)
     console.print("\n".join(result.exceptions()), highlight=False)
     if args.out:

@@ -12,20 +12,17 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from dode.conditions import Condition, cycle
+from dode.conditions import Condition
 from dode.denoisers import Denoiser
 from dode.distillation import distill
 from dode.distillation.batch import Batch
 from dode.distillation.choice import end_errors
 from dode.files import write_atomically
 from dode.grids import GridLike
-from dode.noise import REPORT, standard_noise
-from dode.sampling import sample
+from dode.report.reference import reference_name, unseen_batch
 from dode.schedules import Array
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
-
-_REFERENCE = "deis"
 
 
 @dataclass(frozen=True)
@@ -222,14 +219,7 @@ def compare(
         ValueError: arguments as `distill`; a budget that a solver does not have only skips its entry.
     """
     chosen = [make_solver(s) if isinstance(s, str) else s for s in solvers]
-    if denoiser.shape is None:
-        raise ValueError("the shape of a sample is not known: make the Denoiser with shape=...")
-    if held_out < 2:
-        raise ValueError(f"held_out must be at least 2, got {held_out}")
-    noise = standard_noise(seed, held_out, denoiser.shape, stream=REPORT)
-    own = cycle(cond, 0, held_out)
-    fine = make_solver(_REFERENCE).tableau(denoiser.schedule, reference_nfe)
-    unseen = Batch(noise, own, sample(denoiser, fine, noise, **own))
+    unseen = unseen_batch(denoiser, cond, held_out, reference_nfe, seed=seed)
     how = {"seed": seed, **(options or {})}
     entries = []
     for s in chosen:
@@ -238,9 +228,8 @@ def compare(
             entries.append(entry)
             if on_entry is not None:
                 on_entry(entry)
-    reference = f"{_REFERENCE} with {reference_nfe} NFE"
     named = ", ".join(f"{name}={value!r}" for name, value in (options or {}).items()) or "defaults"
-    return Comparison(tuple(entries), denoiser.name, reference, held_out, named, seed)
+    return Comparison(tuple(entries), denoiser.name, reference_name(reference_nfe), held_out, named, seed)
 
 
 def compare_one(

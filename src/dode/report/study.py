@@ -26,15 +26,15 @@ from dode.distillation.effort import effort_of
 from dode.grids import GridLike
 from dode.metrics import mean_square_distance
 from dode.names import unknown_name
-from dode.noise import REPORT, standard_noise
+from dode.noise import standard_noise
 from dode.report.axes import ALL, AXES, FIRST, METHODS, Case, Fit, Place, Result
+from dode.report.reference import reference_name, reference_tableau, report_noise
 from dode.report.study_page import Study
 from dode.sampling import sample
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
 from dode.tableau import Tableau
 
-_REFERENCE = "deis"
 # Noises on which the reference is compared with one twice as fine.
 _REFERENCE_CHECKS = 8
 
@@ -91,10 +91,7 @@ def study(
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
-    if held_out < 2:
-        raise ValueError(f"held_out must be at least 2, got {held_out}")
-    if denoiser.shape is None:
-        raise ValueError("the shape of a sample is not known: make the Denoiser with shape=...")
+    noise = report_noise(denoiser, held_out, seed)
     chosen.tableau(denoiser.schedule, nfe, grid)
     home = Fit("lambda", nfe, samples, teacher_scale, seed, denoiser.guidance_scale)
     reasons = {name: _missing(name, denoiser, cond) for name in wanted}
@@ -107,13 +104,12 @@ def study(
         raise ValueError(f"the reference must take more evaluations than the {finest} that are measured, got {reference_nfe}")
     if records is not None and restart:
         Path(records).unlink(missing_ok=True)
-    noise_dtype = torch.promote_types(denoiser.dtype or torch.float32, torch.float32)
     bench = _Bench(
         denoiser=denoiser,
         solver=chosen,
         grid=grid,
         cond=cond,
-        noise=standard_noise(seed, held_out, denoiser.shape, stream=REPORT, dtype=noise_dtype),
+        noise=noise,
         seed=seed,
         reference_nfe=reference_nfe,
         records=_Records(None if records is None else Path(records)),
@@ -138,7 +134,7 @@ def study(
         home=home,
         validation=bench.effort.validation,
         held_out=held_out,
-        reference=f"{_REFERENCE} with {reference_nfe} NFE",
+        reference=reference_name(reference_nfe),
         reference_error=reference_error,
         seed=seed,
         device=f"{device} ({torch.get_num_threads()} threads)" if device == "cpu" else device,
@@ -286,7 +282,7 @@ class _Bench:
 
         def compute() -> dict[str, Any]:
             few = min(_REFERENCE_CHECKS, len(self.noise))
-            fine = self._sampled(self._reference_tableau(2 * self.reference_nfe), place, few)
+            fine = self._sampled(reference_tableau(self.denoiser.schedule, 2 * self.reference_nfe), place, few)
             return {"error": float(mean_square_distance(self._reference(place)[:few], fine).mean())}
 
         error: float = self._known({"what": "reference", "place": asdict(place), **self._measurement}, compute)["error"]
@@ -345,11 +341,9 @@ class _Bench:
 
     def _reference(self, place: Place) -> Tensor:
         if place not in self._references:
-            self._references[place] = self._sampled(self._reference_tableau(self.reference_nfe), place)
+            tableau = reference_tableau(self.denoiser.schedule, self.reference_nfe)
+            self._references[place] = self._sampled(tableau, place)
         return self._references[place]
-
-    def _reference_tableau(self, nfe: int) -> Tableau:
-        return make_solver(_REFERENCE).tableau(self.denoiser.schedule, nfe)
 
     def _sampled(self, tableau: Tableau, place: Place, count: int | None = None) -> Tensor:
         noise = self.noise[:count]
