@@ -51,17 +51,22 @@ class Entry:
 
     @property
     def difference(self) -> tuple[float, float]:
-        """Mean of distilled minus base, and its standard error over the samples."""
-        with np.errstate(invalid="ignore"):  # a run that diverged has infinite errors
-            paired = self.distilled - self.base
+        """Mean of distilled minus base, and its standard error over the samples; 0 for a sample on which both diverged."""
+        with np.errstate(invalid="ignore"):
+            paired = np.where(self.distilled == self.base, 0.0, self.distilled - self.base)
             error = paired.std(ddof=1) / math.sqrt(len(paired)) if len(paired) > 1 else math.nan
             return float(paired.mean()), float(error)
 
     @property
     def worse(self) -> bool:
-        """Distilled is worse than its base by more than two standard errors."""
+        """The mean of distilled is above its base's."""
+        return self.difference[0] > 0
+
+    @property
+    def surely_worse(self) -> bool:
+        """Worse by more than two standard errors; or distilled diverges where its base does not."""
         mean, error = self.difference
-        return mean > 2 * error
+        return mean > 2 * error or mean == math.inf
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class Comparison:
             if e.skipped:
                 table.add_row(e.solver, str(e.nfe), "", "", "", e.skipped)
             else:
-                mark = "WORSE" if e.worse else "worse, within two s.e." if e.ratio > 1 else ""
+                mark = "WORSE" if e.surely_worse else "worse, within two s.e." if e.worse else ""
                 numbers = (f"{e.base.mean():.3e}", f"{e.distilled.mean():.3e}", f"{e.ratio:.3f}")
                 table.add_row(e.solver, str(e.nfe), *numbers, mark)
         return table
@@ -129,14 +134,15 @@ class Comparison:
 
     def exceptions(self) -> list[str]:
         """Where distilled is worse than its base: a headline, then a line each."""
-        worse = [e for e in self.entries if not e.skipped and e.ratio > 1]
+        measured = [e for e in self.entries if not e.skipped]
+        worse = [e for e in measured if e.worse]
+        sure = sum(e.surely_worse for e in worse)
         lines = [
-            f"Distilled is worse than its base in {len(worse)} of {len(self.entries)} cases, beyond two standard errors in"
+            f"Distilled is worse than its base in {len(worse)} of {len(measured)} cases, beyond two standard errors in {sure}."
         ]
-        lines[0] += f" {sum(e.worse for e in worse)}."
         for e in worse:
             mean, error = e.difference
-            doubt = "" if e.worse else ", within two standard errors"
+            doubt = "" if e.surely_worse else ", within two standard errors"
             lines.append(f"- {e.solver}, NFE {e.nfe}: ratio {e.ratio:.3f}, difference {mean:+.2e} ± {error:.1e}{doubt}")
         return lines
 
@@ -287,4 +293,4 @@ def _cell(entry: Entry) -> str:
     if entry.skipped:
         return "-"
     text = f"{entry.base.mean():.2e} → {entry.distilled.mean():.2e}"
-    return f"**{text}**" if entry.ratio > 1 else text
+    return f"**{text}**" if entry.worse else text
