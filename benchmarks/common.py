@@ -54,9 +54,9 @@ def network(name: str) -> tuple[Denoiser, Condition]:
     return dode.load(name), {"class_labels": torch.arange(10)} if name == "fashion" else {}
 
 
-def held_out(denoiser: Denoiser, cond: Condition, store: Store, count: int = HELD_OUT) -> Batch:
+def held_out(denoiser: Denoiser, cond: Condition, store: Store) -> Batch:
     """Noise of the stream that nothing is fitted to or chosen by, with the end point of a fine reference run."""
-    return unseen_batch(denoiser, cond, count, REFERENCE_NFE, seed=SEED, cache=store.folder)
+    return unseen_batch(denoiser, cond, HELD_OUT, REFERENCE_NFE, seed=SEED, cache=store.folder)
 
 
 class Store:

@@ -70,7 +70,7 @@ def test_budget_that_a_solver_does_not_have_is_skipped_and_named() -> None:
     assert found.exceptions()[0].startswith("Distilled is worse than its base in 0 of 1 cases")
 
 
-def test_worse_is_beyond_two_standard_errors_of_the_paired_difference() -> None:
+def test_surely_worse_is_beyond_two_standard_errors_of_the_paired_difference() -> None:
     sure = entry([1.0, 2.0, 3.0], [1.2, 2.2, 3.21])
     doubtful = entry([1.0, 2.0, 3.0], [0.5, 2.0, 4.0], nfe=5)
     better = entry([1.0, 2.0, 3.0], [0.5, 1.0, 1.5], nfe=6)

@@ -132,6 +132,11 @@ class Denoiser:
         parameter = self._parameter()
         return None if parameter is None else parameter.dtype
 
+    @property
+    def noise_dtype(self) -> torch.dtype:
+        """The dtype of noise that is made for it: the network's, but at least float32."""
+        return torch.promote_types(self.dtype or torch.float32, torch.float32)
+
     def __call__(self, x: Tensor, t: float, **cond: Any) -> Tensor:
         """The denoised sample: (batch, *shape), in the dtype of x.
 

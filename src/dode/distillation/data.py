@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from dode.conditions import Condition, cycle
@@ -46,8 +45,7 @@ class Noises:
                 raise ValueError(f"samples must be at least 1, got {fit}")
             if denoiser.shape is None:
                 raise ValueError("the shape of a sample is not known: make the Denoiser with shape=..., or hand over noise")
-            dtype = torch.promote_types(denoiser.dtype or torch.float32, torch.float32)
-            fit = standard_noise(seed, fit, denoiser.shape, stream=FITTING, dtype=dtype)
+            fit = standard_noise(seed, fit, denoiser.shape, stream=FITTING, dtype=denoiser.noise_dtype)
 
         def other(count: int, stream: int) -> Tensor | None:
             return standard_noise(seed, count, tuple(fit.shape[1:]), stream=stream, dtype=fit.dtype) if count else None

@@ -223,6 +223,7 @@ def compare(
 
     Raises:
         ValueError: arguments as `distill`; a budget that a solver does not have only skips its entry.
+        FloatingPointError: the reference is not finite.
     """
     chosen = [make_solver(s) if isinstance(s, str) else s for s in solvers]
     unseen = unseen_batch(denoiser, cond, held_out, reference_nfe, seed=seed)

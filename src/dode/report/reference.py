@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from dode.conditions import Condition, cycle
@@ -40,8 +39,7 @@ def report_noise(denoiser: Denoiser, count: int, seed: int) -> Tensor:
         raise ValueError(f"held_out must be at least 2, got {count}")
     if denoiser.shape is None:
         raise ValueError("the shape of a sample is not known: make the Denoiser with shape=...")
-    dtype = torch.promote_types(denoiser.dtype or torch.float32, torch.float32)
-    return standard_noise(seed, count, denoiser.shape, stream=REPORT, dtype=dtype)
+    return standard_noise(seed, count, denoiser.shape, stream=REPORT, dtype=denoiser.noise_dtype)
 
 
 def unseen_batch(
