@@ -179,7 +179,7 @@ def test_matches_diffusers_pndm(warm_up: str, final: str, steps: int, dtype: tor
         steps_offset=1,  # as Stable Diffusion's: without it the step to sigma_min, from t = 0, is none
     )
     scheduler.set_timesteps(steps)
-    solver = dode.solver("pndm", warm_up=warm_up)
+    solver = dode.solver("pndm", warm_up=warm_up, bounded=False)
     grid = Leading(final=final, steps_offset=1)
     nfe = len(scheduler.timesteps)
     found = ours(variance_preserving(scheduler), "epsilon", solver, grid, noise(dtype), nfe)
@@ -196,7 +196,7 @@ def test_matches_diffusers_ipndm_from_its_second_time(steps: int, dtype: torch.d
     scheduler.alphas = (1 - scheduler.betas**2).sqrt()
     alphas, sigmas = scheduler.alphas[1:].double(), scheduler.betas[1:].double()
     grid = Explicit((*scheduler.timesteps[1:].double().tolist(), 0.0), tuple(alphas.tolist()), tuple(sigmas.tolist()))
-    found = ours(CosineVP(s=0.0, t_max=1.0), "v", dode.solver("ipndm"), grid, noise(dtype))
+    found = ours(CosineVP(s=0.0, t_max=1.0), "v", dode.solver("ipndm", bounded=False), grid, noise(dtype))
     assert_same(found, run(scheduler, noise(dtype), first=1))
 
 
@@ -312,7 +312,7 @@ def test_matches_diffusers_deis(order: int, prediction: str, steps: int, dtype: 
     kind = prediction if prediction == "epsilon" else "v_prediction"
     scheduler = make("DEISMultistepScheduler", **BETAS, solver_order=order + 1, prediction_type=kind)
     scheduler.set_timesteps(steps)
-    solver = dode.solver("deis", order=order, variable="log-rho", lower_order_final=steps < FEW_STEPS)
+    solver = dode.solver("deis", order=order, variable="log-rho", lower_order_final=steps < FEW_STEPS, bounded=False)
     found = ours(variance_preserving(scheduler), prediction, solver, vp_points(scheduler), noise(dtype))
     tolerance = FLOAT32_THREE_NODES if dtype == torch.float32 and order == 2 else None
     assert_same(found, run(scheduler, noise(dtype)), tolerance)
@@ -324,7 +324,7 @@ def test_matches_diffusers_deis_on_karras_sigmas(order: int, steps: int) -> None
     """Diffusers repeats the last sigma: the last step goes nowhere."""
     scheduler = make("DEISMultistepScheduler", **BETAS, solver_order=order + 1, use_karras_sigmas=True)
     scheduler.set_timesteps(steps)
-    solver = dode.solver("deis", order=order, variable="log-rho", lower_order_final=steps < FEW_STEPS)
+    solver = dode.solver("deis", order=order, variable="log-rho", lower_order_final=steps < FEW_STEPS, bounded=False)
     found = ours(variance_preserving(scheduler), "epsilon", solver, vp_points(scheduler), noise(torch.float64))
     assert_same(found, run(scheduler, noise(torch.float64)))
 

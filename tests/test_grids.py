@@ -17,6 +17,7 @@ from dode.grids import (
     Leading,
     Linspace,
     LogSNR,
+    Mixed,
     Point,
     Power,
     Quadratic,
@@ -280,3 +281,13 @@ def test_bad_times_are_refused(times: list[float], message: str) -> None:
 def test_bad_arguments_are_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@every_schedule
+def test_a_mixed_grid_has_its_shares_of_log_snr_and_of_even_points(schedule: NoiseSchedule) -> None:
+    steps, share = 400, 0.7
+    times = Mixed(share=share).times(schedule, steps)[:-1]
+    # The number of points above a time is the weighted mean of what the two grids have there.
+    counted = [np.searchsorted(-grid.times(schedule, steps)[:-1], -times) for grid in (LogSNR(), Uniform())]
+    expected = share * counted[0] + (1 - share) * counted[1]
+    assert np.abs(expected - np.arange(steps)).max() <= 2

@@ -209,6 +209,22 @@ def row_errors(solver: dode.Solver, kind: str, output: Callable[[Array], Array])
     return tableau.a @ x[:-1] + tableau.b @ D[:-1] - x[1:]
 
 
+@every_solver
+@pytest.mark.parametrize("grid", ["log-snr", "whole times"])
+def test_from_the_lowest_time_the_clean_sample_is_the_denoised_one(solver: dode.Solver, grid: str) -> None:
+    if solver.settings.get("corrector") and solver.settings["prediction"] == "epsilon":
+        pytest.skip("its last step takes epsilon from the state that the corrector made of the one that was asked at")
+    schedule = VP.linear(20, 0.005, 0.35)
+    # The even grid of all training times asks at the lowest one too, with a step as long as those before.
+    tableau = (
+        solver.tableau(schedule, 20, "log-snr") if grid == "log-snr" else solver.tableau(schedule, grid=[*range(19, -2, -1)])
+    )
+    assert tableau.points[-2].t == schedule.t_min and tableau.points[-1].sigma == 0
+    others = [*tableau.a[-1], *tableau.b[-1, :-1]]
+    assert np.abs(others).max() < ROUNDING
+    assert tableau.b[-1, -1] == pytest.approx(1, abs=ROUNDING)
+
+
 # Order of convergence.
 
 START, END = 0.8, 0.2
@@ -216,6 +232,8 @@ COARSE = 48
 # The measured order at this number of steps and twice as many is this close to the claim. Furthest off is DPM-Solver++(3M),
 # 0.34 above its 2: its error has little of the second-order term.
 ORDER_TOLERANCE = 0.4
+# Steps within the first one, and how much longer each is than the one before: less than what lowers the order of DEIS.
+STARTING_STEPS, GROWTH = 10, 2.5
 
 
 def claimed_order(solver: dode.Solver) -> int:
@@ -253,7 +271,7 @@ def test_order_of_convergence(solver: dode.Solver) -> None:
 
 
 def times(solver: dode.Solver, n: int) -> list[float]:
-    """Make n even steps, the first of them cut so short that starting with lower orders costs nothing: at h^2, h^1.5 and h.
+    """Make n even steps, the first of them cut into steps that grow from so short a one that starting with lower orders costs nothing.
 
     Not for Adams-Bashforth on even steps, and of no use to single steps.
     """
@@ -261,7 +279,7 @@ def times(solver: dode.Solver, n: int) -> list[float]:
     if solver.name in ("ddim", "pndm", "ipndm", "edm") or solver.settings.get("method") == "singlestep":
         return even
     step = even[0] - even[1]
-    return [even[0], even[0] - step / n, even[0] - step / n**0.5, *even[1:]]
+    return [even[0], *(even[0] - step * GROWTH**-k for k in range(STARTING_STEPS, 0, -1)), *even[1:]]
 
 
 @functools.cache

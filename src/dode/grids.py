@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from dode.schedules import VP, Array, NoiseSchedule
 
 # log-SNR of diffusers' stand-in for a zero terminal SNR, alpha-bar = 2^-24: coordinates in log-SNR or sigma stop there.
 _LOWEST_LOG_SNR = -24 * math.log(2)
+# Of an interval of times, to float64's last digits.
+_BISECTIONS = 60
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,42 @@ class Karras(_SignalToNoise):
 
 
 @dataclass(frozen=True)
+class Mixed(_SignalToNoise):
+    """Between the log-SNR grid and the uniform one: this share of the points stand as dense as in the one, the others as in the other.
+
+    The one is best where the network is smooth, the other where it is rough at small noise; this one is never far behind the better.
+    """
+
+    share: float = 0.7
+    name = "mixed"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share < 1:
+            raise ValueError(f"the share of a mixed grid must lie in (0, 1), got {self.share}")
+
+    def coordinate(self, schedule: NoiseSchedule, t: npt.ArrayLike) -> Array:
+        t = np.asarray(t, np.float64)
+        ends = [schedule.t_min, schedule.t_max]
+
+        def along(coordinate: Callable[[npt.ArrayLike], Array]) -> Array:
+            low, high = coordinate(ends)
+            return (coordinate(t) - low) / (high - low)
+
+        log_snr = along(lambda t: LogSNR().coordinate(schedule, t))
+        return self.share * log_snr + (1 - self.share) * along(schedule.uniform_share)
+
+    def time(self, schedule: NoiseSchedule, coordinate: npt.ArrayLike) -> Array:
+        wanted = np.asarray(coordinate, np.float64)
+        low, high = np.full(wanted.shape, schedule.t_min), np.full(wanted.shape, schedule.t_max)
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            above = self.coordinate(schedule, middle) > wanted
+            low, high = np.where(above, low, middle), np.where(above, middle, high)
+        return (low + high) / 2
+
+
+@dataclass(frozen=True)
 class _Spacing(GridFamily):
     """diffusers' spacings (Lin et al. 2023, table 2); on discrete schedules rounded to integers as diffusers rounds."""
 
@@ -339,7 +377,7 @@ class Explicit(Grid):
 
 
 FAMILIES: dict[str, type[GridFamily]] = {
-    family.name: family for family in (Uniform, Leading, Trailing, Linspace, Quadratic, Power, Shifted, LogSNR, Karras)
+    family.name: family for family in (Uniform, Leading, Trailing, Linspace, Quadratic, Power, Shifted, LogSNR, Karras, Mixed)
 }
 
 GridLike = str | Grid | Sequence[float] | npt.NDArray[Any]

@@ -36,6 +36,11 @@ class Path:
         """The schedule's point at a time between the given ones."""
         return Point(t, float(self.schedule.alpha(t)), float(self.schedule.sigma(t)))
 
+    def denoises(self, start: Point, end: Point) -> bool:
+        """Whether a step goes from the lowest time at which the network may be asked to the clean sample. The network says nothing of
+        what lies below, so that D at `start` is all that such a step can take; solvers that take more have no common limit."""
+        return end.sigma == 0 and start.t <= self.schedule.t_min
+
 
 @dataclass(frozen=True)
 class Family:

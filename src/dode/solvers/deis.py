@@ -17,13 +17,20 @@ from dode.solvers.base import Family, Path, check_choice
 
 # Composite Gauss-Legendre for the integrals in t: the panels make the kinks of an interpolated schedule harmless.
 _PANELS, _NODES = 64, 8
+# A polynomial is not extrapolated over more than this many times the distance of its newest nodes: of degree 3 it would multiply what
+# is wrong with an output by hundreds (grids in log-SNR on cosine and flow schedules are that uneven at ten steps).
+_LONGEST = 3.0
 
 
-def rows(path: Path, order: int = 3, variable: str = "t", lower_order_final: bool = False) -> Iterator[Row]:
+def rows(
+    path: Path, order: int = 3, variable: str = "t", lower_order_final: bool = False, bounded: bool = True
+) -> Iterator[Row]:
     """tAB-`order` by default.
 
     order: degree 0 .. 3 of the polynomial. variable: "t", "rho" or "log-rho". lower_order_final: the last step has degree
-    0 and the one before it at most 1 (diffusers, below 15 steps).
+    0 and the one before it at most 1 (diffusers, below 15 steps). bounded: the degree is lowered where a step is far longer than the
+    distance of its nodes, and is 0 from t_min to the clean sample, of which the network says nothing more; False: as in the paper and in
+    diffusers.
     """
     check_choice("order of deis", order, range(4))
     check_choice("variable of deis", variable, ("t", "rho", "log-rho"))
@@ -36,9 +43,20 @@ def rows(path: Path, order: int = 3, variable: str = "t", lower_order_final: boo
         end = path.points[k + 1]
         # Inversion to pure noise: no polynomial in rho or log rho has a finite integral there.
         degree = degree if end.alpha or variable == "t" else 0
+        if bounded:
+            degree = min(degree, _supported(past, end, path))
         used = past[: degree + 1]
         older = {e: _weight(j, used, end, variable, path) for j, e in enumerate(used) if j > 0}
         yield multistep_row(used[0], end, "epsilon", older)
+
+
+def _supported(past: list[Evaluation], end: Point, path: Path) -> int:
+    """The highest degree whose nodes lie far enough apart for the step to `end`."""
+    newest = past[0].point
+    if path.denoises(newest, end):
+        return 0
+    step, spacing = abs(end.t - newest.t), [abs(e.point.t - newest.t) for e in past[1:]]
+    return next((degree for degree in range(len(spacing), 0, -1) if step <= _LONGEST * min(spacing[:degree])), 0)
 
 
 def _weight(j: int, used: list[Evaluation], end: Point, variable: str, path: Path) -> float:

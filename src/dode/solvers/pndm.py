@@ -20,27 +20,31 @@ ADAMS_BASHFORTH = {
 }
 
 
-def ipndm_rows(path: Path, order: int = 4) -> Iterator[Row]:
-    """iPNDM: order 1, 2, ... up to `order`."""
+def ipndm_rows(path: Path, order: int = 4, bounded: bool = True) -> Iterator[Row]:
+    """iPNDM: order 1, 2, ... up to `order`.
+
+    bounded: from t_min to the clean sample D is taken, whatever the order; False: as in the paper and in diffusers.
+    """
     check_choice("order of ipndm", order, ADAMS_BASHFORTH)
     past: list[Evaluation] = []
     for k in range(path.steps):
         past = [Evaluation(k, path.points[k]), *past][:order]
-        yield _adams_bashforth_row(past, path.points[k + 1])
+        yield _adams_bashforth_row(past, path.points[k + 1], path, bounded)
 
 
-def pndm_rows(path: Path, warm_up: str = "plms") -> Iterator[Row]:
+def pndm_rows(path: Path, warm_up: str = "plms", bounded: bool = True) -> Iterator[Row]:
     """PNDM with either of its starts.
 
     warm_up: "plms" (diffusers' `skip_prk_steps=True`): the first step is taken twice, the second time with the mean of the
     epsilons at its two ends; NFE = steps + 1. "runge-kutta": the first three steps are fourth-order Runge-Kutta, four
     evaluations each; NFE = steps + 9.
+    bounded: as for `ipndm`.
     """
     check_choice("warm_up of pndm", warm_up, ("plms", "runge-kutta"))
-    return _with_plms(path) if warm_up == "plms" else _with_runge_kutta(path)
+    return _with_plms(path, bounded) if warm_up == "plms" else _with_runge_kutta(path, bounded)
 
 
-def _with_plms(path: Path) -> Iterator[Row]:
+def _with_plms(path: Path, bounded: bool) -> Iterator[Row]:
     start, end = path.points[:2]
     first = Evaluation(0, start)
     yield multistep_row(first, end, "epsilon", {})
@@ -57,10 +61,10 @@ def _with_plms(path: Path) -> Iterator[Row]:
     past = [first]
     for k in range(1, path.steps):
         past = [Evaluation(k + 1, path.points[k]), *past][:4]
-        yield _adams_bashforth_row(past, path.points[k + 1])
+        yield _adams_bashforth_row(past, path.points[k + 1], path, bounded)
 
 
-def _with_runge_kutta(path: Path) -> Iterator[Row]:
+def _with_runge_kutta(path: Path, bounded: bool) -> Iterator[Row]:
     if path.steps < 3:
         raise ValueError(f"pndm's Runge-Kutta start takes 3 steps and 12 evaluations, got {path.steps} steps")
     if path.points[0].alpha == 0:
@@ -76,7 +80,7 @@ def _with_runge_kutta(path: Path) -> Iterator[Row]:
                 raise ValueError("pndm's Runge-Kutta steps cannot end at the clean sample: take more steps")
             yield from _runge_kutta_rows(first, path.at((start.t + end.t) / 2), end)
         else:
-            yield _adams_bashforth_row(past, end)
+            yield _adams_bashforth_row(past, end, path, bounded)
 
 
 def _runge_kutta_rows(first: Evaluation, middle: Point, end: Point) -> Iterator[Row]:
@@ -93,14 +97,16 @@ def _runge_kutta_rows(first: Evaluation, middle: Point, end: Point) -> Iterator[
     yield step(end, (first.eps + 2 * second.eps + 2 * third.eps + fourth.eps) / 6)
 
 
-def _adams_bashforth_row(past: Sequence[Evaluation], end: Point) -> Row:
+def _adams_bashforth_row(past: Sequence[Evaluation], end: Point, path: Path, bounded: bool) -> Row:
     """The row over the past evaluations, newest first."""
+    if bounded and path.denoises(past[0].point, end):
+        past = past[:1]
     factor = step_factor("epsilon", past[0].point, end)
     weights = ADAMS_BASHFORTH[len(past)]
     return multistep_row(past[0], end, "epsilon", {e: factor * w for e, w in zip(past[1:], weights[1:], strict=True)})
 
 
-def _pndm_steps(nfe: int, clean: bool, warm_up: str) -> int:
+def _pndm_steps(nfe: int, clean: bool, warm_up: str, bounded: bool) -> int:
     if warm_up == "runge-kutta":
         fewest = 13 if clean else 12
         if nfe < fewest:
@@ -111,7 +117,7 @@ def _pndm_steps(nfe: int, clean: bool, warm_up: str) -> int:
     return max(1, nfe - 1)
 
 
-def _pndm_nfe(steps: int, clean: bool, warm_up: str) -> int:
+def _pndm_nfe(steps: int, clean: bool, warm_up: str, bounded: bool) -> int:
     if warm_up == "runge-kutta":
         return steps + 9
     return 1 if steps == 1 and clean else steps + 1
