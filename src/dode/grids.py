@@ -266,10 +266,10 @@ class Mixed(_SignalToNoise):
 
         def along(coordinate: Callable[[npt.ArrayLike], Array]) -> Array:
             low, high = coordinate(ends)
-            return (coordinate(t) - low) / (high - low)
+            return np.asarray((coordinate(t) - low) / (high - low))
 
         log_snr = along(lambda t: LogSNR().coordinate(schedule, t))
-        return self.share * log_snr + (1 - self.share) * along(schedule.uniform_share)
+        return np.asarray(self.share * log_snr + (1 - self.share) * along(schedule.uniform_share))
 
     def time(self, schedule: NoiseSchedule, coordinate: npt.ArrayLike) -> Array:
         wanted = np.asarray(coordinate, np.float64)
