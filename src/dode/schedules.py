@@ -203,11 +203,14 @@ class VP(_VariancePreserving):
 
 
 class ContinuousVP(_VariancePreserving):
-    """Continuous VP with linear beta(t) = beta_min + t (beta_max - beta_min), t in [0, 1] (Song et al. 2021, eq. 32)."""
+    """Continuous VP with linear beta(t) = beta_min + t (beta_max - beta_min), t in [0, t_max] (Song et al. 2021, eq. 32).
+
+    beta_max = beta_min is a constant rate: beta 1 and t_max 10 is alpha = exp(-t / 2).
+    """
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, t_max: float = 1.0, t_min: float = 1e-3) -> None:
-        if not 0 < beta_min < beta_max:
-            raise ValueError(f"0 < beta_min < beta_max is needed, got {beta_min} and {beta_max}")
+        if not 0 < beta_min <= beta_max < math.inf:
+            raise ValueError(f"0 < beta_min <= beta_max is needed, got {beta_min} and {beta_max}")
         _check_times(t_min, t_max, 0.0)
         self.beta_min, self.beta_max = beta_min, beta_max
         self.t_max, self.t_min, self.t_clean = t_max, t_min, 0.0
