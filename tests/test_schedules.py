@@ -31,6 +31,7 @@ SCHEDULES: dict[str, NoiseSchedule] = {
     "zero snr": VP.scaled_linear().rescaled_zero_terminal_snr(),
     "zero snr in sigma": VP.scaled_linear(interpolation="sigma").rescaled_zero_terminal_snr(),
     "continuous": ContinuousVP(),
+    "continuous of a constant rate": ContinuousVP(1.0, 1.0, t_max=10.0),
     "cosine": CosineVP(),
     "cosine to pure noise": CosineVP(s=0.0, t_max=1.0),
     "edm": EDM(),
@@ -174,6 +175,12 @@ def test_continuous_vp_is_its_integral() -> None:
     assert math.log(schedule.alpha(t)) == pytest.approx(-0.5 * np.trapezoid(beta, s), rel=1e-9)
 
 
+def test_continuous_vp_of_a_constant_rate_is_an_exponential() -> None:
+    schedule, t = ContinuousVP(1.0, 1.0, t_max=10.0), np.linspace(0, 10, 101)
+    np.testing.assert_allclose(schedule.alpha(t), np.exp(-t / 2), rtol=ROUNDING)
+    np.testing.assert_allclose(schedule.time(schedule.log_snr(t)), t, rtol=ROUNDING)
+
+
 def test_ve_is_geometric() -> None:
     np.testing.assert_allclose(VE(0.01, 50.0).sigma([0, 0.5, 1]), [0.01, math.sqrt(0.5), 50], rtol=ROUNDING)
 
@@ -259,7 +266,7 @@ def test_fingerprints_differ_where_schedules_do() -> None:
         (lambda: VP(alphas_cumprod=[1.0, 0.9]), r"alphas_cumprod must decrease strictly within \[0, 1\)"),
         (lambda: VP([0.0, 0.1]), "decrease strictly"),
         (lambda: VP.linear(interpolation="log"), "interpolation must be one of log-alpha, alphas_cumprod, sigma, got 'log'"),
-        (lambda: ContinuousVP(beta_min=20, beta_max=10), "0 < beta_min < beta_max is needed, got 20 and 10"),
+        (lambda: ContinuousVP(beta_min=20, beta_max=10), "0 < beta_min <= beta_max is needed, got 20 and 10"),
         (lambda: ContinuousVP(t_min=1.0), "0 <= t_min < t_max, got t_min=1, t_max=1"),
         (lambda: CosineVP(t_max=1.1), "t_max of a cosine schedule is at most 1, got 1.1"),
         (lambda: EDM(sigma_min=0.0), "sigma_min must be above 0"),

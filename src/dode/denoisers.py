@@ -43,7 +43,8 @@ class Denoiser:
         clip: D is clipped to [-clip, clip].
         dynamic_threshold: in (0, 1): D is clipped to this quantile of |D| in each sample where that is above `clip` (1 if
             None), and scaled back to it (Saharia et al. 2022, Imagen, section 2.3).
-        integer_times: the network takes whole times only: it is asked at the nearest one, given as int64.
+        integer_times: the network takes whole times only, given as int64; `schedule` then is `schedule.with_integer_times()`, on
+            which grids and solvers ask at no others. True of itself where the schedule says so.
         batch_size: at most that many samples in one call of the network; all at once if None.
         shape: shape of one sample, for those who make the noise.
         name: for titles and messages.
@@ -87,7 +88,7 @@ class Denoiser:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.net = net
-        self.schedule = schedule
+        self.schedule = schedule.with_integer_times() if integer_times else schedule
         self.prediction = prediction
         self.guidance_scale = float(guidance_scale)
         self.null_condition = null_condition
@@ -95,7 +96,11 @@ class Denoiser:
         self.classifier_scale = float(classifier_scale)
         self.clip = clip
         self.dynamic_threshold = dynamic_threshold
-        self.integer_times = integer_times
+        self.integer_times = self.schedule.integer_times
+        if self.integer_times and prediction == "edm":
+            raise ValueError(
+                'a network of the prediction "edm" is asked at sigma / alpha, no whole time: leave integer_times out'
+            )
         self.batch_size = batch_size
         self.shape = shape
         self.name = name or type(net).__name__
@@ -145,6 +150,8 @@ class Denoiser:
             t: network time, one for the batch, in [t_min, t_max].
             cond: the condition.
         """
+        if self.integer_times and t != round(t):
+            raise ValueError(f"the network takes whole times only, got t = {t:g}")
         point = Point(float(t), float(self.schedule.alpha(t)), float(self.schedule.sigma(t)))
         with self.evaluator(x, cond) as evaluate, torch.no_grad():
             return self.denoised(x, evaluate(x, point), point)

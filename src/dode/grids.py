@@ -5,6 +5,9 @@ a step is cut into parts, so that a refined grid belongs to the same family.
 
 By default a grid ends at the clean sample (`final="zero"`, diffusers' name): the last evaluation is above `t_clean`, and the
 last step goes to sigma = 0. With `final="sigma_min"` the last state is at the schedule's `t_min`.
+
+Where the schedule has `integer_times` every time at which the network may be asked is whole: the whole times nearest to the grid's
+own that are all different.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,9 @@ from dode.schedules import VP, Array, NoiseSchedule
 _LOWEST_LOG_SNR = -24 * math.log(2)
 # Of an interval of times, to float64's last digits.
 _BISECTIONS = 60
+_ROUNDING = 1e-12
+# Neighbouring times are apart by this share of the schedule's whole range at least, and their log-SNR by as much: solvers divide by both.
+_CLOSEST = 1e-8
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class Grid(ABC):
 
     @abstractmethod
     def times(self, schedule: NoiseSchedule, steps: int) -> Array:
-        """`steps + 1` strictly decreasing times.
+        """`steps + 1` strictly decreasing times, those at which the network may be asked whole where the schedule wants it.
 
         Raises:
             ValueError: `steps` is below 1, or the grid has no such number of distinct times.
@@ -88,10 +94,22 @@ class Grid(ABC):
         )
 
     def refine(self, schedule: NoiseSchedule, times: npt.ArrayLike, parts: Sequence[int]) -> Array:
-        """The times with interval i cut into `parts[i]`, evenly in the grid's coordinate; the given times are kept exactly."""
+        """The times with interval i cut into `parts[i]`, evenly in the grid's coordinate; the given times are kept exactly.
+
+        Where the schedule has `integer_times` an interval is cut into no more parts than it has whole times for.
+        """
         times = np.asarray(times, np.float64)
-        pieces = [self._between(schedule, times[i : i + 2], n) for i, n in enumerate(parts)]
+        cut = self._between_whole if schedule.integer_times else self._between
+        pieces = [cut(schedule, times[i : i + 2], n) for i, n in enumerate(parts)]
         return checked_times(np.concatenate([*pieces, times[-1:]]), schedule)
+
+    def _between_whole(self, schedule: NoiseSchedule, ends: Array, parts: int) -> Array:
+        """As `_between`, from and to whole times or to the clean sample."""
+        lowest, highest = ends[1] + 1 if ends[1] >= schedule.t_min else schedule.t_min, ends[0] - 1
+        parts = min(parts, round(highest - lowest) + 2)
+        inner = self._between(schedule, ends, parts)
+        inner[1:] = nearest_whole(inner[1:], lowest, highest)
+        return inner
 
     def _between(self, schedule: NoiseSchedule, ends: Array, parts: int) -> Array:
         """The times of an interval cut evenly into `parts`, its end left out. On the way to the clean sample none is below
@@ -122,26 +140,48 @@ class GridFamily(Grid):
     Args:
         start: the first time; the schedule's `t_max` if None. A lower one is for image-to-image.
         final: "zero" to end at the clean sample, "sigma_min" to end at the schedule's `t_min`.
+        strength: in (0, 1], in place of `start`: the share of the grid that is walked, all steps in it. The same strength is another
+            noise on another grid. For diffusers' spacings see `Leading`.
     """
 
     start: float | None = None
     final: str = "zero"
+    strength: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.final not in ("zero", "sigma_min"):
             raise ValueError(f'final must be "zero" or "sigma_min", got {self.final!r}')
+        if self.strength is not None and not 0 < self.strength <= 1:
+            raise ValueError(f"strength must lie in (0, 1], got {self.strength}")
+        if self.strength is not None and self.start is not None:
+            raise ValueError("give a start or a strength, not both")
 
     def times(self, schedule: NoiseSchedule, steps: int) -> Array:
         if steps < 1:
             raise ValueError(f"a grid needs at least 1 step, got {steps}")
-        first = schedule.t_max if self.start is None else float(self.start)
-        return checked_times(self._times(schedule, steps, first), schedule, f"the {self.name} grid with {steps} steps")
+        what = f"the {self.name} grid with {steps} steps"
+        if schedule.integer_times:
+            _check_room(steps + (self.final != "zero"), schedule.t_min, schedule.t_max, what)
+        times = checked_times(self._times(schedule, steps), schedule, what)
+        return whole_times(times, schedule, what) if schedule.integer_times else times
 
-    def _times(self, schedule: NoiseSchedule, steps: int, first: float) -> Array:
-        last = schedule.t_clean if self.final == "zero" else schedule.t_min
+    def _times(self, schedule: NoiseSchedule, steps: int) -> Array:
+        first, last = self._first(schedule), self._last(schedule)
         if last < schedule.t_min and first <= schedule.t_min:
             raise ValueError(f"{self.name} must start above the lowest time {schedule.t_min:g}, got {first:g}")
         return np.append(self._between(schedule, np.array([first, last]), steps), last)
+
+    def _first(self, schedule: NoiseSchedule) -> float:
+        if self.start is not None:
+            return float(self.start)
+        if self.strength is None or self.strength == 1:
+            return schedule.t_max
+        top, bottom = self.coordinate(schedule, [schedule.t_max, self._last(schedule)])
+        return float(self.time(schedule, bottom + (top - bottom) * self.strength))
+
+    def _last(self, schedule: NoiseSchedule) -> float:
+        """Where the coordinate ends."""
+        return schedule.t_clean if self.final == "zero" else schedule.t_min
 
 
 @dataclass(frozen=True)
@@ -202,7 +242,8 @@ class Shifted(GridFamily):
 class _SignalToNoise(GridFamily):
     """Grids in a coordinate that is infinite or unused at the ends: `t_max` .. `t_min`, then the clean sample."""
 
-    def _times(self, schedule: NoiseSchedule, steps: int, first: float) -> Array:
+    def _times(self, schedule: NoiseSchedule, steps: int) -> Array:
+        first = self._first(schedule)
         evaluated = steps if self.final == "zero" else steps + 1
         top, bottom = self.coordinate(schedule, [first, schedule.t_min])
         times = self.time(schedule, np.linspace(top, bottom, evaluated))
@@ -210,6 +251,9 @@ class _SignalToNoise(GridFamily):
         if evaluated > 1:
             times[-1] = schedule.t_min
         return np.append(times, schedule.t_clean) if self.final == "zero" else times
+
+    def _last(self, schedule: NoiseSchedule) -> float:
+        return schedule.t_min
 
 
 @dataclass(frozen=True)
@@ -278,16 +322,27 @@ class Mixed(_SignalToNoise):
             middle = (low + high) / 2
             above = self.coordinate(schedule, middle) > wanted
             low, high = np.where(above, low, middle), np.where(above, middle, high)
-        return (low + high) / 2
+        return np.asarray((low + high) / 2)
 
 
 @dataclass(frozen=True)
 class _Spacing(GridFamily):
-    """diffusers' spacings (Lin et al. 2023, table 2); on discrete schedules rounded to integers as diffusers rounds."""
+    """diffusers' spacings (Lin et al. 2023, table 2); on discrete schedules rounded to integers as diffusers rounds.
 
-    def _times(self, schedule: NoiseSchedule, steps: int, first: float) -> Array:
+    A `strength` is that of diffusers' image-to-image: the last `steps` steps of a longer grid. N of its steps at strength s are
+    int(N s) evaluations at the same times; where several N come to as many, `strength=nfe / N` names one.
+    """
+
+    def _times(self, schedule: NoiseSchedule, steps: int) -> Array:
         if self.start is not None:
-            raise ValueError(f'the {self.name} grid has no other start than the schedule\'s: use "uniform"')
+            raise ValueError(
+                f'the {self.name} grid has no other start than the schedule\'s: use strength=, or another grid, such as "uniform"'
+            )
+        # The fewest steps of which diffusers takes as many.
+        whole = steps if self.strength is None else math.ceil(steps / self.strength * (1 - _ROUNDING))
+        return self._whole_grid(schedule, whole)[-(steps + 1) :]
+
+    def _whole_grid(self, schedule: NoiseSchedule, steps: int) -> Array:
         train_steps = int(schedule.t_max) + 1 if isinstance(schedule, VP) else None
         times = self._evaluated(schedule, steps, train_steps)
         if self.final == "sigma_min" and times[-1] <= schedule.t_min:
@@ -348,7 +403,7 @@ class Explicit(Grid):
     """The user's own times, strictly decreasing, the last one that of the result.
 
     Args:
-        values: steps + 1 network times.
+        values: steps + 1 network times; the nearest whole ones are taken where the schedule has `integer_times`.
         alphas, sigmas: the scales at these times, to take the place of the schedule's (for instance diffusers' Karras grid,
             whose times are rounded and whose sigmas are not).
     """
@@ -363,11 +418,44 @@ class Explicit(Grid):
             raise ValueError("alphas and sigmas come together, or neither")
         if self.alphas is not None and not len(self.alphas) == len(self.sigmas or ()) == len(self.values):
             raise ValueError(f"alphas and sigmas need one value for each of the {len(self.values)} times")
+        if self.alphas is not None:
+            scales = np.array([self.alphas, self.sigmas], np.float64)
+            if not (np.isfinite(scales).all() and (scales >= 0).all()):
+                raise ValueError("alphas and sigmas must be finite and not negative")
+            alphas, sigmas = scales
+            if not (alphas[1:] * sigmas[:-1] > alphas[:-1] * sigmas[1:]).all():
+                raise ValueError("sigma / alpha must fall from each time to the next")
+
+    def ends_clean(self, schedule: NoiseSchedule) -> bool:
+        """Whether the last time is that of a clean sample."""
+        return bool(self.values) and (self.sigmas or self.values)[-1] == (0.0 if self.sigmas else schedule.t_clean)
+
+    def to_clean(self, schedule: NoiseSchedule) -> Explicit:
+        """The same times and then that of the clean sample."""
+        scales = (
+            {} if self.alphas is None or self.sigmas is None else {"alphas": (*self.alphas, 1.0), "sigmas": (*self.sigmas, 0.0)}
+        )
+        return replace(self, values=(*self.values, schedule.t_clean), **scales)
 
     def times(self, schedule: NoiseSchedule, steps: int) -> Array:
         if len(self.values) != steps + 1:
             raise ValueError(f"{steps} steps need {steps + 1} times, got {len(self.values)}")
-        return checked_times(np.array(self.values, np.float64), schedule)
+        times = checked_times(np.array(self.values, np.float64), schedule)
+        return self._rounded(times, schedule) if schedule.integer_times else times
+
+    def _rounded(self, times: Array, schedule: NoiseSchedule) -> Array:
+        whole = np.where(times < schedule.t_min, times, np.rint(times))
+        if self.alphas is not None and (whole != times).any():
+            raise ValueError(
+                f"the network takes whole times only, got t = {times[whole != times][0]:g}: round the times that have alphas and "
+                "sigmas of their own"
+            )
+        if (np.diff(whole) == 0).any():
+            k = int(np.argmax(np.diff(whole) == 0))
+            raise ValueError(
+                f"the network takes whole times only, and {times[k]:g} and {times[k + 1]:g} are both {whole[k]:g} then: leave one out"
+            )
+        return whole
 
     def points(self, schedule: NoiseSchedule, times: npt.ArrayLike) -> tuple[Point, ...]:
         if self.alphas is None or self.sigmas is None:
@@ -397,7 +485,7 @@ def make_grid(grid: GridLike | None, schedule: NoiseSchedule) -> Grid:
         if grid not in FAMILIES:
             raise unknown_name("grid", grid, FAMILIES)
         return FAMILIES[grid]()
-    return Explicit(tuple(float(t) for t in grid))
+    return Explicit(tuple(float(t) + 0.0 for t in grid))  # no negative zero
 
 
 def _within(schedule: NoiseSchedule, times: Array) -> Array:
@@ -406,7 +494,7 @@ def _within(schedule: NoiseSchedule, times: Array) -> Array:
 
 
 def checked_times(times: Array, schedule: NoiseSchedule, what: str = "the grid") -> Array:
-    """The times if they decrease strictly within the schedule's; ValueError otherwise."""
+    """The times if they decrease strictly within the schedule's, not too close to each other; ValueError otherwise."""
     if times.ndim != 1 or len(times) < 2:
         raise ValueError(f"{what} needs at least 2 times, got {times.size}")
     if not np.isfinite(times).all():
@@ -422,4 +510,54 @@ def checked_times(times: Array, schedule: NoiseSchedule, what: str = "the grid")
         )
     if times[-2] < schedule.t_min:
         raise ValueError(f"{what} would ask the network at t = {times[-2]:g}, below its lowest time {schedule.t_min:g}")
+    with np.errstate(invalid="ignore"):
+        change = np.diff(schedule.log_snr(times))
+    close = (-np.diff(times) < _CLOSEST * (schedule.t_max - schedule.t_clean)) | (change < _CLOSEST)
+    if close.any():
+        k = int(np.argmax(close))
+        raise ValueError(
+            f"{what} has times too close to tell apart, {times[k]:.12g} then {times[k + 1]:.12g}: take fewer steps or another grid"
+        )
     return times
+
+
+def whole_times(times: Array, schedule: NoiseSchedule, what: str = "the grid") -> Array:
+    """Decreasing times with those at which the network may be asked moved to the nearest whole ones that all differ.
+
+    None is above the first time's own whole one, and none below `t_min`; a time below `t_min`, that of the result, stays.
+
+    Raises:
+        ValueError: there are more times than whole ones.
+    """
+    asked = len(times) - (times[-1] < schedule.t_min)
+    highest = float(np.rint(times[0]))
+    _check_room(asked, schedule.t_min, highest, what)
+    return np.append(nearest_whole(times[:asked], schedule.t_min, highest), times[asked:])
+
+
+def nearest_whole(times: Array, lowest: float, highest: float) -> Array:
+    """The whole numbers in [lowest, highest], decreasing strictly, that are nearest to decreasing times; there must be enough."""
+    # Where t_i falls by 1 at least, t_i + i does not rise, and rounding it keeps that: the nearest ones are those of an isotonic fit.
+    index = np.arange(len(times))
+    return np.clip(np.rint(_never_rising(times + index)), lowest + max(len(times) - 1, 0), highest) - index
+
+
+def _never_rising(values: Array) -> Array:
+    """The nearest numbers, by least squares, that do not rise: neighbours out of order share their mean."""
+    blocks: list[tuple[float, int]] = []
+    for value in values:
+        mean, count = float(value), 1
+        while blocks and blocks[-1][0] < mean:
+            other, many = blocks.pop()
+            mean, count = (mean * count + other * many) / (count + many), count + many
+        blocks.append((mean, count))
+    return np.repeat([mean for mean, _ in blocks], [count for _, count in blocks]) if blocks else values
+
+
+def _check_room(asked: int, lowest: float, highest: float, what: str) -> None:
+    most = round(highest - lowest) + 1
+    if asked > most:
+        raise ValueError(
+            f"{what} asks the network at {asked} times, and from {highest:g} down to {lowest:g} there are {most} whole ones: "
+            "take fewer evaluations"
+        )

@@ -1,24 +1,27 @@
 """Noise schedules: x_t = alpha(t) x_0 + sigma(t) eps, with eps standard normal.
 
 The network time t runs down from `t_max` (noise) to `t_min`, the lowest time at which the network may be asked; `t_clean` is
-where sigma = 0, the time of a finished sample. Everything is float64 numpy on the host. Fractional t is allowed everywhere.
+where sigma = 0, the time of a finished sample. Everything is float64 numpy on the host. Fractional t is allowed everywhere; a
+schedule made by `with_integer_times` says that the network may be asked at whole times only.
 
 Letters: rho = sigma / alpha; SNR = alpha^2 / sigma^2; log-SNR = log(SNR), which is twice the lambda of the DPM-Solver papers.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 Array = npt.NDArray[np.float64]
+Schedule = TypeVar("Schedule", bound="NoiseSchedule")
 
 _ROUNDING = 1e-15
 
@@ -30,12 +33,14 @@ class NoiseSchedule(ABC):
         t_max: the first time, of (nearly) pure noise.
         t_min: the lowest time at which the network may be asked.
         t_clean: the time of a finished sample, where sigma = 0 (t_clean <= t_min < t_max).
+        integer_times: the network may be asked at whole times only; see `with_integer_times`.
         default_grid: the name of the grid that suits this time best.
     """
 
     t_max: float
     t_min: float
     t_clean: float
+    integer_times: bool = False
     default_grid: str = "uniform"
 
     @abstractmethod
@@ -72,6 +77,34 @@ class NoiseSchedule(ABC):
         """Inverse of `uniform_time`."""
         return (np.asarray(t, np.float64) - self.t_clean) / (self.t_max - self.t_clean)
 
+    def with_integer_times(self: Schedule) -> Schedule:
+        """The same schedule for a network that takes whole times only: grids and solvers then ask at no others.
+
+        `t_min` and `t_max` become the lowest and the highest whole times between them at which sigma > 0; alpha and sigma stay
+        functions of any t.
+
+        Raises:
+            ValueError: there are fewer than two whole times.
+        """
+        if self.integer_times:
+            return self
+        lowest, highest = math.ceil(self.t_min - _ROUNDING * abs(self.t_min)), math.floor(self.t_max)
+        if self.sigma(float(lowest)) == 0:
+            lowest += 1
+        if lowest >= highest:
+            raise ValueError(
+                f"integer_times needs at least two whole times, and this schedule runs from {self.t_max:g} to {self.t_min:g}: "
+                "leave it out, the network takes fractional times"
+            )
+        whole = copy.copy(self)
+        whole.t_min, whole.t_max, whole.integer_times = float(lowest), float(highest), True
+        return whole
+
+    @property
+    def most_evaluations(self) -> int | None:
+        """At how many different times the network may be asked; None where there is no limit."""
+        return round(self.t_max - self.t_min) + 1 if self.integer_times else None
+
     @property
     def fingerprint(self) -> str:
         """Kind and a hash of the schedule's values, the same on every machine: what a saved tableau remembers of it."""
@@ -88,7 +121,8 @@ class NoiseSchedule(ABC):
         return type(self).__name__.lower()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(t={self.t_max:g}..{self.t_min:g}, {self.fingerprint})"
+        whole = ", whole times" if self.integer_times else ""
+        return f"{type(self).__name__}(t={self.t_max:g}..{self.t_min:g}{whole}, {self.fingerprint})"
 
 
 class _VariancePreserving(NoiseSchedule):
@@ -101,7 +135,8 @@ class _VariancePreserving(NoiseSchedule):
         return np.exp(0.5 * self.log_alpha_bar(t))
 
     def sigma(self, t: npt.ArrayLike) -> Array:
-        return np.sqrt(-np.expm1(self.log_alpha_bar(t)))
+        # 0 - 0, not -0: no negative zero at the clean time.
+        return np.sqrt(0.0 - np.expm1(self.log_alpha_bar(t)))
 
     def noise_scale(self, t: float) -> float:
         return 1.0
@@ -179,7 +214,8 @@ class VP(_VariancePreserving):
         """The schedule shifted and scaled in alpha so that its last SNR is 0 (Lin et al. 2023, arXiv 2305.08891, alg. 1)."""
         root = np.exp(0.5 * self._log_abar[1:])
         root = (root - root[-1]) * root[0] / (root[0] - root[-1])
-        return VP(alphas_cumprod=root**2, interpolation=self.interpolation)
+        rescaled = VP(alphas_cumprod=root**2, interpolation=self.interpolation)
+        return rescaled.with_integer_times() if self.integer_times else rescaled
 
     def log_alpha_bar(self, t: npt.ArrayLike) -> Array:
         t = np.asarray(t, np.float64)
@@ -203,11 +239,14 @@ class VP(_VariancePreserving):
 
 
 class ContinuousVP(_VariancePreserving):
-    """Continuous VP with linear beta(t) = beta_min + t (beta_max - beta_min), t in [0, 1] (Song et al. 2021, eq. 32)."""
+    """Continuous VP with linear beta(t) = beta_min + t (beta_max - beta_min), t in [0, t_max] (Song et al. 2021, eq. 32).
+
+    beta_max = beta_min is a constant rate: beta 1 and t_max 10 is alpha = exp(-t / 2).
+    """
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, t_max: float = 1.0, t_min: float = 1e-3) -> None:
-        if not 0 < beta_min < beta_max:
-            raise ValueError(f"0 < beta_min < beta_max is needed, got {beta_min} and {beta_max}")
+        if not 0 < beta_min <= beta_max < math.inf:
+            raise ValueError(f"0 < beta_min <= beta_max is needed, got {beta_min} and {beta_max}")
         _check_times(t_min, t_max, 0.0)
         self.beta_min, self.beta_max = beta_min, beta_max
         self.t_max, self.t_min, self.t_clean = t_max, t_min, 0.0

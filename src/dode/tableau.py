@@ -206,7 +206,15 @@ class Tableau:
         return replace(self, meta={**self.meta, **entries})
 
     def check_schedule(self, schedule: NoiseSchedule) -> None:
-        """Raise ValueError if this tableau was made for another schedule."""
+        """Raise ValueError if this tableau was made for another schedule, or asks at times that the network does not take."""
+        if schedule.integer_times:
+            asked = self.times[self.first == "zero" : -1]
+            if (asked != np.rint(asked)).any():
+                raise ValueError(
+                    f"this tableau asks the network at t = {asked[asked != np.rint(asked)][0]:g}, and it takes whole times only: make "
+                    "the tableau with the schedule of the denoiser (denoiser.schedule; strict=False, or --no-strict, runs it all the "
+                    "same, at the nearest whole times)"
+                )
         if self.schedule == schedule.fingerprint:
             return
         t = np.clip(self.times, schedule.t_clean, schedule.t_max)

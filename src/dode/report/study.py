@@ -378,9 +378,9 @@ class _Bench:
         digest.update(repr((str(self.solver), str(self.grid), schedule.fingerprint, self.effort)).encode())
         hash_condition(digest, self.cond)
         probe = standard_noise(0, 1, tuple(self.noise.shape[1:])).to(self.denoiser.device or "cpu")
-        output = self.denoiser.replace(guidance_scale=1.0)(
-            probe, (schedule.t_min + schedule.t_max) / 2, **cycle(self.cond, 0, 1)
-        )
+        middle = (schedule.t_min + schedule.t_max) / 2
+        middle = round(middle) if schedule.integer_times else middle
+        output = self.denoiser.replace(guidance_scale=1.0)(probe, middle, **cycle(self.cond, 0, 1))
         hash_tensor(digest, output)
         return digest.hexdigest()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from dode.grids import Explicit, Grid, GridFamily, GridLike, Point, make_grid
+from dode.grids import Explicit, Grid, GridFamily, GridLike, Point, make_grid, nearest_whole
 from dode.names import unknown_name
 from dode.rows import Row
 from dode.schedules import NoiseSchedule
@@ -33,8 +34,28 @@ class Path:
         return len(self.points) - 1
 
     def at(self, t: float) -> Point:
-        """The schedule's point at a time between the given ones."""
-        return Point(t, float(self.schedule.alpha(t)), float(self.schedule.sigma(t)))
+        """The schedule's point at a time within a step, or at the nearest whole time within it; see `between`."""
+        start, end = next((a, b) for a, b in pairwise(self.points) if min(a.t, b.t) < t < max(a.t, b.t))
+        return self.between(start, end, [t])[0]
+
+    def between(self, start: Point, end: Point, times: Sequence[float]) -> list[Point]:
+        """The schedule's points at times between two of the path's, in the path's order: where a solver has stages of its own.
+
+        Where the schedule has `integer_times` they are at the nearest whole times that all differ.
+
+        Raises:
+            ValueError: there are not so many whole times between.
+        """
+        inner = np.array(times, np.float64)
+        if self.schedule.integer_times:
+            lowest, highest = (round(t) for t in sorted((start.t, end.t)))
+            if len(inner) > highest - lowest - 1:
+                raise ValueError(
+                    f"there is no whole time for a stage between t = {start.t:g} and {end.t:g}: take fewer steps or another grid"
+                )
+            way = 1 if start.t > end.t else -1
+            inner = nearest_whole(inner[::way], lowest + 1, highest - 1)[::way]
+        return [Point(float(t), float(self.schedule.alpha(t)), float(self.schedule.sigma(t))) for t in inner]
 
     def denoises(self, start: Point, end: Point) -> bool:
         """Whether a step goes from the lowest time at which the network may be asked to the clean sample. The network says nothing of
@@ -109,8 +130,10 @@ class Solver:
         Args:
             schedule: the network's noise schedule.
             nfe: number of network evaluations, >= 1. May be left out when `grid` is a list of times.
-            grid: a name ("uniform", "karras", ...; see `dode.grids`), a `Grid`, or explicit times, decreasing, the last one
-                that of the result; by default the solver's or the schedule's own.
+            grid: a name ("uniform", "karras", ...; see `dode.grids`), a `Grid`, or explicit times, decreasing; by default the
+                solver's or the schedule's own. The last of explicit times is that of the result, `schedule.t_clean` for a clean
+                sample. K times of which none is that, with nfe=K, are the times of the K calls, as others write them: the clean
+                sample follows.
             reverse: walk the grid upwards: deterministic inversion, from an image to noise. A clean end is replaced by the
                 lowest time at which the network may be asked.
 
@@ -129,8 +152,17 @@ class Solver:
             grid=str(path.grid),
         )
         if tableau.nfe != path.nfe:
-            raise ValueError(f"{self} takes {tableau.nfe} evaluations on {path.steps} steps, not {path.nfe}: leave nfe out")
+            raise ValueError(self._mismatch(path, tableau.nfe))
         return tableau
+
+    def _mismatch(self, path: Path, taken: int) -> str:
+        """The message where explicit times and a number of evaluations disagree."""
+        text = f"{self} takes {taken} evaluations on {path.steps} steps, not {path.nfe}: leave nfe out"
+        last = path.points[-1]
+        if last.sigma == 0 or path.points[0].t < last.t:
+            return text
+        clean = f"for a clean sample end the times with {path.schedule.t_clean:g} too"
+        return f"{text} for a result at the last time, t = {last.t:g} (sigma {last.sigma:.3g}); {clean}"
 
     def path(
         self,
@@ -144,12 +176,15 @@ class Solver:
         if grid is None and schedule.alpha(schedule.t_max):  # else the schedule's own: from pure noise no other is safe
             grid = self.family.default_grid
         chosen = make_grid(grid, schedule)
+        if nfe is not None:
+            check_nfe(nfe)
         if isinstance(chosen, Explicit):
+            if nfe == len(chosen.values) and not chosen.ends_clean(schedule) and not reverse:
+                chosen = chosen.to_clean(schedule)
             steps = len(chosen.values) - 1
         elif nfe is None:
             raise ValueError("nfe is needed: a grid that is no list of times does not say how many steps it has")
         else:
-            check_nfe(nfe)
             clean = not reverse and getattr(chosen, "final", "zero") == "zero"
             steps = self.family.steps(nfe, clean, **self.settings)
         times = chosen.times(schedule, steps)

@@ -131,8 +131,8 @@ def _even_in_log_snr(path: Path, points: tuple[Point, ...]) -> tuple[Point, ...]
     start, end = points[0].lam, points[-1].lam
     if p == 1 or math.isinf(start) or math.isinf(end):
         return points
-    inner = (path.at(float(path.schedule.time(2 * (start + (end - start) * i / p)))) for i in range(1, p))
-    return (points[0], *inner, points[-1])
+    times = [float(path.schedule.time(2 * (start + (end - start) * i / p))) for i in range(1, p)]
+    return (points[0], *path.between(points[0], points[-1], times), points[-1])
 
 
 def _singlestep_row(evaluations: list[Evaluation], end: Point, kind: str, solver_type: str, stage_of_third: bool) -> Row:
