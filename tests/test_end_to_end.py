@@ -21,6 +21,7 @@ from dode.distillation.choice import end_errors
 from dode.distillation.end_to_end import Refined, refine
 from dode.distillation.student import Student
 from dode.noise import FITTING, VALIDATION, standard_noise
+from dode.sampling import start
 from dode.schedules import EDM, VP, Array, ContinuousVP, Flow, NoiseSchedule
 
 SCHEDULE = VP.linear()
@@ -160,7 +161,7 @@ def test_unknowns_are_all_states_the_newest_outputs_and_the_inner_times() -> Non
 
 def later_states(problem: linearisation.Problem, student: Student, p: Tensor, q: Tensor) -> Tensor:
     """x_1 .. x_R of a student with these coefficients, differentiable: (R, n, 4)."""
-    x, states, outputs = problem.x, [], []
+    x, states, outputs = start(problem.denoiser, problem.tableau, problem.batch.noise), [], []
     for k, point in enumerate(student.points[:-1]):
         t = torch.full((len(x),), point.t, dtype=torch.float64)
         shared = problem.first if k == 0 else None
@@ -196,19 +197,22 @@ def derivatives(problem: linearisation.Problem, student: Student) -> list[Tensor
 SMALL_STEPS, SMALL_STEPS_ERROR = 1e-3, 1e-4
 
 
+@pytest.mark.parametrize("central", [False, True])
 @pytest.mark.parametrize("small", [False, True])
-def test_columns_are_the_derivatives_of_all_states(
-    problem: linearisation.Problem, small: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if small:
-        monkeypatch.setattr(linearisation, "_STATE_STEP", linearisation._STATE_STEP * SMALL_STEPS)
-        monkeypatch.setattr(linearisation, "_TIME_STEP", linearisation._TIME_STEP * SMALL_STEPS)
+def test_columns_are_the_derivatives_of_all_states(problem: linearisation.Problem, small: bool, central: bool) -> None:
+    usual = linearisation.Differences(central=central)
+    scale = SMALL_STEPS if small else 10.0 if central else 1.0  # central ones bear longer steps
+    differences = linearisation.Differences(usual.state * scale, usual.time * scale, central)
     student = Student.of(problem.tableau, problem.denoiser.output)
     ((_, run),) = problem._runs(student, 0, 5)
-    columns = run.columns(problem.unknowns, run.forward(), all_rows=True)
+    states = run.forward()
+    columns = run.columns(problem.unknowns, states, differences, all_rows=True)
+    ends = run.columns(problem.unknowns, states, differences, all_rows=False)
     assert len(columns) == len(problem.unknowns)
     for unknown, found, expected in zip(problem.unknowns, columns, derivatives(problem, student), strict=True):
         assert len(found) == 4
+        (end,) = ends[problem.unknowns.index(unknown)]
+        assert end is not None and found[-1] is not None and torch.equal(end, found[-1])
         scale = float(expected.norm())
         for k, state in enumerate(found):
             if state is None:  # a state before the unknown
@@ -266,12 +270,11 @@ def test_chunks_of_any_size_give_the_same_normal_equations(monkeypatch: pytest.M
     for denoiser, tolerance in ((linear, ROUNDING), (curved, 2 * FORWARD_DIFFERENCE["output"])):
         problem = linearisation.Problem(denoiser, tableau, unknowns, teacher_batch(curved, 11), 0.0)
         student = Student.of(tableau, "epsilon")
-        monkeypatch.setattr(linearisation, "_CHUNK", ALL)
         model = problem.linearised(student, ALL, 0)
         whole, gradient = model.normal, model.gradient
         scale = np.sqrt(np.diag(whole))
         for chunk in (1, 3, 11):
-            monkeypatch.setattr(linearisation, "_CHUNK", chunk)
+            monkeypatch.setattr(problem, "_samples_of_columns", lambda chunk=chunk: chunk)
             part = problem.linearised(student, ALL, 0)
             parts, part_gradient = part.normal, part.gradient
             np.testing.assert_allclose(parts / np.outer(scale, scale), whole / np.outer(scale, scale), atol=tolerance)
@@ -304,9 +307,12 @@ def test_jacobians_of_a_part_of_the_samples_go_through_all_of_them() -> None:
     assert set().union(*(range(first, first + 7) for first in taken)) == set(range(21))
 
 
-def test_no_call_of_the_network_holds_more_than_a_chunk_of_samples_for_each_unknown_of_a_row(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("batch_size", [None, 1, 4, 6])
+@pytest.mark.parametrize("columns", [1, 3, 7, 20])
+def test_no_call_of_a_jacobian_has_more_samples_than_a_call_of_a_plain_run(
+    batch_size: int | None, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Perturbed runs are evaluated together, however many samples have their columns formed at once."""
     sizes: list[int] = []
     net = Mixture(SCHEDULE)
 
@@ -314,15 +320,33 @@ def test_no_call_of_the_network_holds_more_than_a_chunk_of_samples_for_each_unkn
         sizes.append(len(x))
         return net(x, t)
 
-    denoiser, tableau = dode.Denoiser(watched, SCHEDULE, shape=(4,)), ddim(4)
-    problem = linearisation.Problem(
-        denoiser, tableau, tuple(linearisation.unknowns(tableau, 2, True)), teacher_batch(mixture_denoiser(SCHEDULE), 20), 0.0
-    )
-    monkeypatch.setattr(linearisation, "_CHUNK", 3)
+    denoiser, tableau = dode.Denoiser(watched, SCHEDULE, shape=(4,), batch_size=batch_size), ddim(4)
+    unknowns = tuple(linearisation.unknowns(tableau, 2, True))
+    problem = linearisation.Problem(denoiser, tableau, unknowns, teacher_batch(mixture_denoiser(SCHEDULE), 20), 0.0)
+    of_one = (len(unknowns) + 4 * 4) * 4 * 8
+    monkeypatch.setattr(linearisation, "_CHUNK_BYTES", columns * of_one + 1)
+    # Whole calls, where the columns of more than one call of samples fit.
+    whole = columns if columns < problem.at_once else columns - columns % problem.at_once
+    assert problem._samples_of_columns() == whole
     problem.linearised(Student.of(tableau, "epsilon"), ALL, 0)
-    # A row's own state and two outputs.
-    assert max(sizes) == 3 * 3
+    assert max(sizes) <= (batch_size or 20)
     assert sum(sizes) == problem.jacobian_cost(ALL) == denoiser.evaluations
+
+
+def test_central_differences_cost_twice_what_forward_ones_do_but_for_the_run_itself() -> None:
+    denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(4)
+    unknowns = tuple(linearisation.unknowns(tableau, 2, True))
+    batch = teacher_batch(denoiser, 20)
+    costs = []
+    for central in (False, True):
+        differences = linearisation.Differences(central=central)
+        problem = linearisation.Problem(denoiser, tableau, unknowns, batch, 0.0, differences)
+        before = denoiser.evaluations
+        problem.linearised(Student.of(tableau, "epsilon"), ALL, 0)
+        costs.append(problem.jacobian_cost(ALL))
+        assert denoiser.evaluations - before == costs[-1]
+    run = tableau.nfe * 20
+    assert costs[1] - run == 2 * (costs[0] - run)
 
 
 # What the fit comes to.
@@ -618,7 +642,7 @@ def test_a_time_at_the_lowest_has_its_derivative_from_above() -> None:
     student = Student.of(tableau, "epsilon")
     ((_, run),) = problem._runs(student, 0, 5)
     states = run.forward()
-    found = run._moved(3, states)[-1]
+    found = run._moved(3, states, problem.differences, all_rows=False)[-1]
     moved = student.moved(3, linearisation.moved_point(denoiser, student.points[3], 1e-5))
     end = later_states(problem, moved, torch.tensor(moved.p), torch.tensor(moved.q))[-1]
     expected = (end - states[-1]) / 1e-5

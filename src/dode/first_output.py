@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dode.conditions import Condition, hash_condition, map_tensors
 from dode.denoisers import Denoiser
+from dode.host import to_device
 from dode.noise import SHARED, standard_noise
 from dode.tableau import SHARED_EVALUATIONS, Tableau
 
@@ -37,7 +38,7 @@ def first_output(denoiser: Denoiser, tableau: Tableau, x: Tensor, cond: Conditio
             raise ValueError(f"the tableau keeps the mean of an unconditional network, got the condition {', '.join(cond)}")
         if tableau.mean.shape != x.shape[1:]:
             raise ValueError(f"the tableau keeps a mean of shape {tableau.mean.shape}, the samples have {tuple(x.shape[1:])}")
-        return torch.from_numpy(tableau.mean.copy()).to(x).expand(x.shape)
+        return to_device(tableau.mean, x).expand(x.shape)
     groups = _groups(cond, len(x))
     means = torch.stack([mean_output(denoiser, tableau, x, row_of(cond, rows[0])) for rows in groups])
     member = torch.empty(len(x), dtype=torch.long)

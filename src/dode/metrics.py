@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from dode.host import to_device, to_host
 
-def mean_square_distance(x: Tensor, target: Tensor) -> Tensor:
-    """Mean square distance over a sample's elements: (batch,), float64, on the device of x.
+
+def mean_square_distance(x: Tensor, target: Tensor) -> npt.NDArray[np.float64]:
+    """Mean square distance over a sample's elements: (batch,), float64, on the host.
 
     Args:
-        x, target: (batch, *shape).
+        x, target: (batch, *shape), on any device; the difference is formed where x is, in its precision but at least float32.
     """
-    return (x.double() - target.to(x).double()).square().flatten(1).mean(1)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    difference = to_host((wide - to_device(target, wide)).flatten(1))
+    squares = np.einsum("ij,ij->i", difference, difference, dtype=np.float64)
+    return np.asarray(squares / difference.shape[1], np.float64)

@@ -234,6 +234,11 @@ class Run:
         self._values[2 * k + 2] = x
         return x
 
+    def move(self, device: torch.device) -> None:
+        """Take what is kept, states and outputs, to a device: a run that waits need not fill the network's."""
+        self._values = [None if value is None else value.to(device) for value in self._values]
+        self._first = None if self._first is None else self._first.to(device)
+
     def _value(self, slot: int) -> Tensor:
         value = self._values[slot]
         assert value is not None, "used after it was let go"

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path as FilePath
 
 import torch
@@ -20,10 +22,14 @@ from dode.conditions import Condition, hash_condition, hash_tensor, take
 from dode.denoisers import Denoiser
 from dode.files import write_atomically
 from dode.grids import Explicit, Point
+from dode.host import Rows, bytes_of, samples_at_once
 from dode.sampling import Run, start
 from dode.schedules import NoiseSchedule
 from dode.solvers import Path, Solver
 from dode.tableau import Tableau
+
+# Samples whose states are kept in one file at the most: what an interrupted run loses.
+_FILE_SAMPLES = 32
 
 
 @dataclass(frozen=True)
@@ -95,52 +101,53 @@ def _shares(times: list[float], path: Path, scale: int) -> list[float]:
 
 @dataclass(frozen=True, eq=False)
 class States:
-    """States of a run at its times, and between them where slopes were kept.
+    """States of a run at its times, and between them where slopes were kept. They live on the host, whatever the network's device.
 
     Between two times the state is the cubic Hermite interpolant of x / r over the angle phi, where alpha = r cos(phi) and sigma = r
     sin(phi): along the ODE d(x / r) / d phi = cos(phi) eps - sin(phi) D, which is finite from pure noise to the clean sample.
 
     Attributes:
         points: where the states live, from noise to sample.
-        values: (batch, *shape) each.
+        values: (batch, *shape) each; `value[:]` is a tensor, also where it is mapped from several files.
         slopes: d(x / r) / d phi at each, (batch, *shape); None where the network was not asked (the end), and everywhere if only
             the states at their own times are wanted.
     """
 
     points: tuple[Point, ...]
-    values: tuple[Tensor, ...]
-    slopes: tuple[Tensor | None, ...]
+    values: tuple[Tensor | Rows, ...]
+    slopes: tuple[Tensor | Rows | None, ...]
 
     def __len__(self) -> int:
         return len(self.values[0])
 
-    def at(self, point: Point) -> Tensor:
-        """The state at a point.
+    def at(self, point: Point, rows: slice = slice(None)) -> Tensor:
+        """The state at a point, of some samples.
 
         Raises:
             ValueError: outside the run, or between its times where no slopes were kept.
         """
         for known, value in zip(self.points, self.values, strict=True):
             if known.t == point.t:
-                return value
+                return value[rows]
         if not self.points[-1].t < point.t < self.points[0].t:
             raise ValueError(f"t = {point.t:g} is outside the teacher's times {self.points[0].t:g} .. {self.points[-1].t:g}")
         k = next(k for k, known in enumerate(self.points) if known.t < point.t) - 1
-        return self._between(k, point)
+        return self._between(k, point, rows)
 
     def part(self, rows: slice) -> States:
         """The states of some samples."""
         slopes = tuple(None if slope is None else slope[rows] for slope in self.slopes)
         return States(self.points, tuple(value[rows] for value in self.values), slopes)
 
-    def _between(self, k: int, point: Point) -> Tensor:
-        slope, next_slope = self.slopes[k : k + 2]
-        if slope is None:
+    def _between(self, k: int, point: Point, rows: slice) -> Tensor:
+        if self.slopes[k] is None:
             raise ValueError(f"the teacher has no state at t = {point.t:g}: it was run for the student's own times")
+        slope, next_slope = (None if kept is None else kept[rows] for kept in self.slopes[k : k + 2])
+        assert slope is not None
         (start, r0), (end, r1), (phi, r) = (_polar(p) for p in (*self.points[k : k + 2], point))
         h = end - start
         s = (phi - start) / h
-        first, last = self.values[k] / r0, self.values[k + 1] / r1
+        first, last = self.values[k][rows] / r0, self.values[k + 1][rows] / r1
         if next_slope is None:  # the last step, to the clean sample: a parabola
             inner = first + slope * (h * s * (1 - s)) + (last - first) * s**2
         else:
@@ -164,7 +171,8 @@ def teacher_states(
 ) -> States:
     """Run the teacher.
 
-    Memory holds one state a distinct target time, whatever the teacher's number of steps; a dense run holds two tensors a step.
+    The device holds a part of the samples at a time. The host holds one state a distinct target time, whatever the teacher's number
+    of steps, and for a dense run two tensors a step; from a cache they are mapped, and take memory only while they are looked at.
 
     Args:
         denoiser: the network.
@@ -180,18 +188,28 @@ def teacher_states(
     """
     tableau = teacher.tableau
     wanted = sorted(set(_last_states(tableau) if dense else teacher.rows))
-    size = len(noise) if cache is None else denoiser.batch_size or min(32, len(noise))
-    parts: list[list[Tensor]] = []
+    most = samples_at_once(bytes_of(noise[:1]), denoiser.batch_size)
+    size = most if cache is None else denoiser.batch_size or min(_FILE_SAMPLES, most)
+    whole: dict[int, Tensor] = {}
+    pieces: list[list[Tensor]] = []
     for first in range(0, len(noise), size):
         rows = slice(first, min(first + size, len(noise)))
         job = _Job(denoiser, tableau, tuple(wanted), dense, noise[rows], take(cond, rows))
-        parts.append(job.run() if cache is None else job.cached(cache))
-    tensors = [torch.cat([part[i] for part in parts]) for i in range(len(parts[0]))]
+        if cache is not None:
+            pieces.append(job.cached(cache))
+            continue
+        for i, state in job.run():
+            if i not in whole:
+                whole[i] = torch.empty((len(noise), *state.shape[1:]), dtype=state.dtype)
+            whole[i][rows] = state
+    states: list[Tensor | Rows] = (
+        [whole[i] for i in range(len(whole))] if cache is None else [Rows(each) for each in zip(*pieces, strict=True)]
+    )
     points = tableau.points
     if not dense:
-        return States(tuple(points[k + 1] for k in wanted), tuple(tensors), (None,) * len(wanted))
-    count = len(wanted) + 1
-    return States((points[0], *(points[k + 1] for k in wanted)), tuple(tensors[:count]), (*tensors[count:], None))
+        return States(tuple(points[k + 1] for k in wanted), tuple(states), (None,) * len(wanted))
+    own = len(wanted) + 1
+    return States((points[0], *(points[k + 1] for k in wanted)), tuple(states[:own]), (*states[own:], None))
 
 
 def _last_states(tableau: Tableau) -> list[int]:
@@ -214,41 +232,40 @@ class _Job:
     noise: Tensor
     cond: Condition
 
-    def run(self) -> list[Tensor]:
-        """The wanted states; for a dense run the first state and these, then the slopes at all but the last."""
+    def run(self) -> Iterator[tuple[int, Tensor]]:
+        """The wanted states with their numbers; for a dense run the first state is among them, and the slopes at all but the last have
+        the numbers that follow."""
         tableau = self.tableau
         x = start(self.denoiser, tableau, self.noise)
-        kept = [x] if self.dense else []
-        slopes: list[Tensor] = []
+        states, slopes = count(), count(len(self.wanted) + 1)
+        if self.dense:
+            yield next(states), x
         with self.denoiser.evaluator(x, self.cond) as evaluate, torch.no_grad():
             run = Run(self.denoiser, evaluate, tableau, x)
             for k in range(tableau.rows):
                 run.evaluate(k)
                 if self.dense and (k == 0 or k - 1 in self.wanted):
-                    slopes.append(_slope(x, run.denoised(k), tableau.points[k]))
+                    yield next(slopes), _slope(x, run.denoised(k), tableau.points[k])
                 x = run.advance(k)
                 if k in self.wanted:
-                    kept.append(x)
                     if not bool(torch.isfinite(x).all()):
                         raise FloatingPointError(
                             f"the teacher's state at t = {tableau.times[k + 1]:g} (step {k + 1} of {tableau.rows}) is not finite"
                         )
-        return kept + slopes
+                    yield next(states), x
 
     def cached(self, folder: FilePath) -> list[Tensor]:
-        """As `run`, from its file where that is there."""
+        """As `run`, mapped from its file, which is made where it is not there."""
         path = folder / f"teacher-{self._key()}.safetensors"
         if path.is_file():
-            stored = load_file(path)
             if self.denoiser.watcher is not None:
                 self.denoiser.watcher(self.tableau.nfe * len(self.noise))
-            device = self.denoiser.device or self.noise.device
-            return [stored[str(i)].to(device) for i in range(len(stored))]
-        tensors = self.run()
-        folder.mkdir(parents=True, exist_ok=True)
-        content = {str(i): tensor.contiguous().cpu() for i, tensor in enumerate(tensors)}
-        write_atomically(path, lambda temporary: save_file(content, temporary), overwrite=True)
-        return tensors
+        else:
+            content = {str(i): state.cpu().contiguous() for i, state in self.run()}
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda temporary: save_file(content, temporary), overwrite=True)
+        stored = load_file(path)
+        return [stored[str(i)] for i in range(len(stored))]
 
     def _key(self) -> str:
         """A hash of all that the states depend on; the network is known by what it gives for the first sample."""

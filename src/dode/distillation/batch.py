@@ -30,16 +30,22 @@ class Batch:
     def __len__(self) -> int:
         return len(self.noise)
 
+    def target(self, tableau: Tableau, k: int, rows: slice = slice(None)) -> Tensor:
+        """The state that row k is to reach, for some samples: (n, *shape), where the states are, that is on the host."""
+        return self.states.at(tableau.points[k + 1], rows) if isinstance(self.states, States) else self.states[k][rows]
+
     def targets(self, tableau: Tableau) -> list[Tensor]:
         """For each row the state to reach, (n, *shape)."""
-        if isinstance(self.states, States):
-            return [self.states.at(point) for point in tableau.points[1:]]
-        return list(self.states)
+        return [self.target(tableau, k) for k in range(tableau.rows if isinstance(self.states, States) else len(self.states))]
+
+    def end_of(self, rows: slice) -> Tensor:
+        """The end point to reach, for some samples."""
+        return (self.states.values if isinstance(self.states, States) else self.states)[-1][rows]
 
     @property
     def end(self) -> Tensor:
         """The end point to reach."""
-        return self.states.values[-1] if isinstance(self.states, States) else self.states[-1]
+        return self.end_of(slice(None))
 
     @property
     def digest(self) -> str:

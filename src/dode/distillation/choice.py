@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from dode.conditions import take
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
 from dode.distillation.directions import Directions
 from dode.distillation.greedy import Fit, corrected
 from dode.first_output import first_output
+from dode.host import parts
 from dode.metrics import mean_square_distance
 from dode.sampling import Run, sample, start
 from dode.schedules import Array
@@ -53,11 +55,14 @@ def judge(denoiser: Denoiser, name: str, tableau: Tableau, validation: Batch) ->
 
 def end_errors(denoiser: Denoiser, tableau: Tableau, batch: Batch) -> Array:
     """Mean square distance of the end point to the teacher's: (n,), over a sample's elements; infinite if the run diverges."""
-    try:
-        x = sample(denoiser, tableau, batch.noise, **batch.cond)
-    except FloatingPointError:
-        return np.full(len(batch), math.inf)
-    return mean_square_distance(x, batch.end).cpu().numpy()
+    errors = []
+    for rows in parts(batch.noise, denoiser.batch_size):
+        try:
+            x = sample(denoiser, tableau, batch.noise[rows], **take(batch.cond, rows))
+        except FloatingPointError:
+            return np.full(len(batch), math.inf)
+        errors.append(mean_square_distance(x, batch.end_of(rows)))
+    return np.concatenate(errors)
 
 
 def best(candidates: Sequence[Candidate]) -> Candidate:
@@ -95,14 +100,13 @@ def shrunk(
 
 def measure(denoiser: Denoiser, tableau: Tableau, batch: Batch) -> Array:
     """Mean square distance of every row's state to the teacher's: (R, n), over a sample's elements; infinite where it diverges."""
-    x = start(denoiser, tableau, batch.noise)
-    first = first_output(denoiser, tableau, x, batch.cond)
-    targets = batch.targets(tableau)
-    errors = []
-    with denoiser.evaluator(x, batch.cond) as evaluate, torch.no_grad():
-        run = Run(denoiser, evaluate, tableau, x, first)
-        for k in range(tableau.rows):
-            run.evaluate(k)
-            errors.append(mean_square_distance(run.advance(k), targets[k]))
-    result: Array = torch.stack(errors).nan_to_num(nan=math.inf).cpu().numpy()
-    return result
+    errors = np.empty((tableau.rows, len(batch)))
+    for rows in parts(batch.noise, denoiser.batch_size):
+        x, cond = start(denoiser, tableau, batch.noise[rows]), take(batch.cond, rows)
+        first = first_output(denoiser, tableau, x, cond)
+        with denoiser.evaluator(x, cond) as evaluate, torch.no_grad():
+            run = Run(denoiser, evaluate, tableau, x, first)
+            for k in range(tableau.rows):
+                run.evaluate(k)
+                errors[k, rows] = mean_square_distance(run.advance(k), batch.target(tableau, k, rows))
+    return np.nan_to_num(errors, nan=math.inf, posinf=math.inf)

@@ -24,6 +24,7 @@ from dode.distillation.result import Distilled, Errors, TeacherError, with_stati
 from dode.distillation.search import everything, grid_families
 from dode.first_output import mean_output
 from dode.grids import GridLike, Uniform
+from dode.host import to_host
 from dode.metrics import mean_square_distance
 from dode.progress import evaluation_progress
 from dode.sampling import sample
@@ -259,7 +260,7 @@ def _with_mean(denoiser: Denoiser, tableau: Tableau, fit: Batch, ledger: Ledger)
     """An unconditional network's mean first output goes into the file."""
     with ledger.count("shared"):
         mean = mean_output(denoiser, tableau, fit.noise.to(denoiser.device), {})
-    return replace(tableau, mean=mean.double().cpu().numpy())
+    return replace(tableau, mean=to_host(mean).astype(np.float64))
 
 
 def _teacher_error(denoiser: Denoiser, teaching: Solver, tutor: Tutor, fit: Batch) -> TeacherError:

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dode.host import to_host
 from dode.schedules import Array
 
-# Elements that are turned to float64 at once.
+# Elements that cross to the host, and are turned to float64, at once.
 _CHUNK = 2**22
 # A direction whose part outside the span of those kept is shorter than this share of it is dropped: float32 states are good to
 # about 1e-6, so what is left below is rounding.
@@ -37,13 +38,14 @@ class Solution:
 def grams(rows: Sequence[Tensor]) -> Array:
     """Per-sample Gram matrices (n, m, m), float64, of m tensors (n, *shape)."""
     flat = [row.flatten(1) for row in rows]
-    n, size = flat[0].shape
-    step = max(1, _CHUNK // (len(rows) * size))
-    parts = []
-    for i in range(0, n, step):
-        v = torch.stack([row[i : i + step].double() for row in flat], dim=1)
-        parts.append(v @ v.transpose(1, 2))
-    result: Array = torch.cat(parts).cpu().numpy()
+    (n, size), m = flat[0].shape, len(flat)
+    samples, elements = max(1, _CHUNK // (m * size)), max(1, _CHUNK // m)
+    result = np.zeros((n, m, m))
+    for i in range(0, n, samples):
+        for j in range(0, size, elements):
+            stack = torch.stack([row[i : i + samples, j : j + elements] for row in flat], dim=1)
+            v = to_host(stack).astype(np.float64)
+            result[i : i + samples] += v @ v.transpose(0, 2, 1)
     return result
 
 

@@ -7,17 +7,22 @@ With the paper's one direction the coefficient is its lambda_k = <g_k, r_k> / <g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from dode.conditions import take
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
 from dode.distillation.directions import Directions
 from dode.distillation.gram import grams, jackknife, solve, squared_error
 from dode.first_output import first_output
+from dode.grids import Point
+from dode.host import parts, to_device
 from dode.sampling import Run, non_finite, start
 from dode.schedules import Array
 from dode.tableau import Coefficients, Tableau
@@ -55,31 +60,37 @@ def fit(denoiser: Denoiser, tableau: Tableau, directions: Directions, batch: Bat
     Raises:
         FloatingPointError: the network or a state is not finite; the message names the step.
     """
-    x = start(denoiser, tableau, batch.noise)
-    first = first_output(denoiser, tableau, x, batch.cond)
-    targets = batch.targets(tableau)
     output = denoiser.output
     base = tableau.for_prediction(output)
     along = [tableau.in_outputs(a, b, output) for a, b in zip(directions.a, directions.b, strict=True)]
     outputs = np.abs(tableau.b) + np.abs(directions.b).sum(0)
     # Everything that some coefficient may need: an output in another prediction also names its state.
     used = Coefficients(np.abs(tableau.a) + np.abs(directions.a).sum(0) + outputs, outputs)
+    every = [*parts(batch.noise, denoiser.batch_size)]
+    walkers = [_Walker(denoiser, tableau, used, batch, rows, alone=len(every) == 1) for rows in every]
     solutions, deviations, errors = [], [], []
-    with denoiser.evaluator(x, batch.cond) as evaluate, torch.no_grad():
-        run = Run(denoiser, evaluate, tableau, x, first, rows=used)
+    with torch.no_grad():
         for k in range(tableau.rows):
-            run.evaluate(k)
-            residual = targets[k].to(x) - run.combine(base.a[k], base.b[k])
-            gram = grams([*(run.combine(a[k], b[k]) for a, b in along), residual])
-            if not np.isfinite(gram).all():
-                raise FloatingPointError(non_finite("the fit met", residual, k, tableau.rows, run.points[k]))
+            found = []
+            for walker in walkers:
+                with walker.at_work() as run:
+                    run.evaluate(k)
+                    here = run.combine(base.a[k], base.b[k])
+                    residual = to_device(batch.target(tableau, k, walker.rows), here) - here
+                    gram = grams([*(run.combine(a[k], b[k]) for a, b in along), residual])
+                    if not np.isfinite(gram).all():
+                        raise FloatingPointError(non_finite("the fit met", residual, k, tableau.rows, run.points[k]))
+                    found.append(gram)
+            gram = np.concatenate(found)
             solution = solve(gram, ridges)
             solutions.append(solution)
             deviations.append(jackknife(gram, solution))
-            errors.append(squared_error(gram, solution.coefficients) / residual[0].numel())
+            errors.append(squared_error(gram, solution.coefficients) / batch.noise[0].numel())
             # Formed as `corrected` forms it, so that sampling with the result walks the very states of the fit.
             row = tableau.in_outputs(*_row(tableau, directions, k, solution.coefficients), output)
-            run.advance(k, run.combine(row.a[0], row.b[0]))
+            for walker in walkers if k + 1 < tableau.rows else ():
+                with walker.at_work() as run:
+                    run.advance(k, run.combine(row.a[0], row.b[0]))
     return Fit(
         coefficients=np.array([s.coefficients for s in solutions]),
         standard_errors=np.array(deviations),
@@ -87,6 +98,37 @@ def fit(denoiser: Denoiser, tableau: Tableau, directions: Directions, batch: Bat
         ridges=tuple(s.ridge for s in solutions),
         errors=np.array(errors),
     )
+
+
+class _Walker:
+    """The student on a part of the batch. Its row is known only when every part has had its say, so all parts are under way together:
+    on the device while they are at work, else on the host, unless there is only one."""
+
+    def __init__(
+        self, denoiser: Denoiser, tableau: Tableau, used: Coefficients, batch: Batch, rows: slice, *, alone: bool
+    ) -> None:
+        self.rows, self._alone = rows, alone
+        cond = take(batch.cond, rows)
+        x = start(denoiser, tableau, batch.noise[rows])
+        self._device = x.device
+
+        def evaluate(x: Tensor, point: Point) -> Tensor:
+            with denoiser.evaluator(x, cond) as ask:
+                return ask(x, point)
+
+        self._run = Run(denoiser, evaluate, tableau, x, first_output(denoiser, tableau, x, cond), rows=used)
+        self._rest()
+
+    @contextmanager
+    def at_work(self) -> Iterator[Run]:
+        """The run, on the device."""
+        self._run.move(self._device)
+        yield self._run
+        self._rest()
+
+    def _rest(self) -> None:
+        if not self._alone:
+            self._run.move(torch.device("cpu"))
 
 
 def no_fit(tableau: Tableau, directions: Directions, samples: int) -> Fit:

@@ -1,15 +1,15 @@
-"""The student run as a problem of least squares: its unknowns, its error, and its Jacobian by forward differences.
+"""The student run as a problem of least squares: its unknowns, its error, and its Jacobian by differences.
 
 An unknown of row k changes the state x_{k+1} by a multiple of something already computed, so only the rows after k are run again; the
 last row is exactly linear and costs nothing. A time moves together with the state that lives there (see `Student.moved`). Of each
-part of the batch only the Gram matrix of columns and residual is kept, in float64.
+part of the batch only the Gram matrix of columns and residual is kept, in float64 on the host.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -23,19 +23,36 @@ from dode.distillation.gram import damped, grams, solve, squared_error
 from dode.distillation.student import Student
 from dode.first_output import first_output
 from dode.grids import Point
+from dode.host import bytes_of, parts, samples_at_once, to_device
+from dode.metrics import mean_square_distance
 from dode.sampling import start
 from dode.schedules import Array, NoiseSchedule
 from dode.tableau import Tableau
 
-# Forward differences: the share of the state's norm by which a coefficient moves it, and the change of log(sigma / alpha).
+# The share of the state's norm by which a coefficient moves it, and the change of log(sigma / alpha), for a network without rounding.
 _STATE_STEP = 2e-3
 _TIME_STEP = 5e-3
 # Longest step of a time, in log(sigma / alpha), and as a share of the way to its neighbour.
 _LONGEST_TIME_STEP, _SHARE = 0.5, 0.45
 # The Jacobian is taken from so many samples that the budget lasts for these many steps, with at least this many equations an unknown.
 _STEPS, _EQUATIONS = 8, 2
-# Samples whose columns are held at once.
-_CHUNK = 16
+# Bytes of what a Jacobian holds at once: its columns for some samples, and the runs that they are made of.
+_CHUNK_BYTES = 2**27
+
+
+@dataclass(frozen=True)
+class Differences:
+    """How derivatives are taken.
+
+    Attributes:
+        state: the share of a state's norm by which a coefficient moves it.
+        time: the change of log(sigma / alpha).
+        central: to both sides, of second order in the step, for twice the evaluations; else forward.
+    """
+
+    state: float = field(default_factory=lambda: _STATE_STEP)
+    time: float = field(default_factory=lambda: _TIME_STEP)
+    central: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +80,7 @@ class Problem:
         unknowns: what is fitted.
         batch: noise, condition and targets.
         inner_weight: of each inner state's square distance, beside the end point's.
+        differences: of the Jacobian.
     """
 
     denoiser: Denoiser
@@ -70,13 +88,28 @@ class Problem:
     unknowns: tuple[Unknown, ...]
     batch: Batch
     inner_weight: float
+    differences: Differences = field(default_factory=Differences)
 
     def __post_init__(self) -> None:
-        self.x = start(self.denoiser, self.tableau, self.batch.noise)
-        self.first = first_output(self.denoiser, self.tableau, self.x, self.batch.cond)
-        # Only the inner targets need more than the end point.
-        self.targets = self.batch.targets(self.tableau) if self.inner_weight else [self.batch.end]
-        self.size = self.batch.noise[0].numel()
+        noise = self.batch.noise
+        self.size = noise[0].numel()
+        # Samples of a part: of a plain run, and of the perturbed runs of a Jacobian together.
+        self.at_once = min(samples_at_once(bytes_of(noise[:1]), self.denoiser.batch_size), len(noise))
+        self.first = self._shared_output()
+
+    def _shared_output(self) -> Tensor | None:
+        """The first outputs that are no evaluation, on the host; made once, since a mean takes evaluations."""
+        if self.tableau.first == "network":
+            return None
+        if self.tableau.first == "zero":
+            return self.batch.noise.new_zeros(()).expand(self.batch.noise.shape)
+        found = []
+        for rows in parts(self.batch.noise, self.denoiser.batch_size):
+            x = start(self.denoiser, self.tableau, self.batch.noise[rows])
+            mean = first_output(self.denoiser, self.tableau, x, take(self.batch.cond, rows))
+            assert mean is not None
+            found.append(mean.cpu())
+        return torch.cat(found)
 
     def check(self) -> None:
         """Raise ValueError where there are fewer equations than unknowns."""
@@ -90,7 +123,8 @@ class Problem:
         """Network evaluations of one Jacobian."""
         rows = self.tableau.rows
         each = [rows - u.row if u.kind == "time" else rows - 1 - u.row for u in self.unknowns]
-        return min(samples, len(self.batch)) * (sum(each) + self.tableau.nfe)
+        sides = 2 if self.differences.central else 1
+        return min(samples, len(self.batch)) * (sides * sum(each) + self.tableau.nfe)
 
     def affordable(self, budget: float, step_cost: int) -> int:
         """Samples of the Jacobian with which the budget lasts for several steps, each with a trial and its judgement."""
@@ -103,20 +137,22 @@ class Problem:
     def error(self, student: Student) -> float:
         """What is minimised, over an element; infinite where the run diverges."""
         total = 0.0
-        for rows, run in self._runs(student, 0, len(self.batch), self.denoiser.batch_size):
+        for rows, run in self._runs(student, 0, len(self.batch), self.at_once):
             for weight, state, target in self._weighted(run.forward(), rows):
-                total += weight * float((target - state).double().square().sum())
-        return total / (len(self.batch) * self.size) if math.isfinite(total) else math.inf
+                total += weight * float(mean_square_distance(state, target).sum())
+        return total / len(self.batch) if math.isfinite(total) else math.inf
 
     def settled(self, student: Student) -> tuple[Student, float]:
         """The student with its last row solved exactly for all samples, and its error: the last row needs no evaluation."""
         last = len(student.p) - 1
         free = [u for u in self.unknowns if u.row == last and u.kind != "time"]
         total, inner = np.zeros((len(free) + 1, len(free) + 1)), 0.0
-        for rows, run in self._runs(student, 0, len(self.batch), self.denoiser.batch_size):
+        for rows, run in self._runs(student, 0, len(self.batch), self.at_once):
             states = run.forward()
             *others, (_, state, target) = self._weighted(states, rows)
-            inner += sum(weight * float((target - state).double().square().sum()) for weight, state, target in others)
+            inner += self.size * sum(
+                weight * float(mean_square_distance(state, target).sum()) for weight, state, target in others
+            )
             vectors = [states[last] if u.kind == "state" else run.outputs[u.output] for u in free]
             total += grams([*vectors, target - state]).sum(0)
         if not (np.isfinite(total).all() and math.isfinite(inner)):
@@ -133,9 +169,9 @@ class Problem:
         parts = math.ceil(whole / samples)
         # Parts of equal size that together cover all samples.
         first = round(turn % parts * (whole - samples) / (parts - 1)) if parts > 1 else 0
-        for rows, run in self._runs(student, first, min(first + samples, whole), _CHUNK):
+        for rows, run in self._runs(student, first, min(first + samples, whole), self._samples_of_columns()):
             states = run.forward()
-            columns = run.columns(self.unknowns, states, all_rows=self.inner_weight > 0)
+            columns = run.columns(self.unknowns, states, self.differences, all_rows=self.inner_weight > 0)
             for i, (weight, state, target) in enumerate(self._weighted(states, rows)):
                 stack = [column[i] for column in columns]
                 zero = torch.zeros_like(state)
@@ -155,21 +191,29 @@ class Problem:
             # What is held at its bound changes what is best for the others.
             fixed |= beyond
 
+    def _samples_of_columns(self) -> int:
+        """Samples whose columns are held at once, each with the states and outputs of the plain run and of a perturbed one."""
+        rows = len(self.tableau.b)
+        held = len(self.unknowns) * (rows if self.inner_weight else 1) + 4 * rows
+        most = samples_at_once(held * bytes_of(self.batch.noise[:1]), limit=_CHUNK_BYTES)
+        return most if most <= self.at_once else most - most % self.at_once
+
     def _runs(self, student: Student, first: int, end: int, chunk: int | None = None) -> Iterator[tuple[slice, _Run]]:
         """The student on the samples first .. end, a part at a time."""
         size = chunk or end - first
         for begin in range(first, end, size):
             rows = slice(begin, min(begin + size, end))
-            shared = None if self.first is None else self.first[rows]
-            yield rows, _Run(self.denoiser, student, self.x[rows], shared, take(self.batch.cond, rows))
+            x = start(self.denoiser, self.tableau, self.batch.noise[rows])
+            shared = None if self.first is None else to_device(self.first[rows], x)
+            yield rows, _Run(self.denoiser, student, x, shared, take(self.batch.cond, rows), self.at_once)
 
     def _weighted(self, states: Sequence[Tensor], rows: slice) -> Iterator[tuple[float, Tensor, Tensor]]:
         """(weight, state, target) for each state that counts."""
-        if not self.inner_weight:
-            yield 1.0, states[-1], self.targets[-1][rows].to(states[-1])
-            return
-        for k, (state, target) in enumerate(zip(states[1:], self.targets, strict=True)):
-            yield 1.0 if k == len(self.targets) - 1 else self.inner_weight, state, target[rows].to(state)
+        last = len(states) - 1
+        if self.inner_weight:
+            for k in range(last - 1):
+                yield self.inner_weight, states[k + 1], to_device(self.batch.target(self.tableau, k, rows), states[k + 1])
+        yield 1.0, states[last], to_device(self.batch.end_of(rows), states[last])
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,13 +247,20 @@ class Model:
 
 @dataclass(eq=False)
 class _Run:
-    """A student on a few samples, with what is needed to run its later rows again from a changed state."""
+    """A student on a few samples, with what is needed to run its later rows again from a changed state.
+
+    Attributes:
+        denoiser, student: what is run.
+        x, first, cond: of these samples.
+        at_once: samples of all perturbed runs that are evaluated together, unless one of these runs alone has more.
+    """
 
     denoiser: Denoiser
     student: Student
     x: Tensor
     first: Tensor | None
     cond: Condition
+    at_once: int
 
     def forward(self) -> list[Tensor]:
         """The states x_0 .. x_R; keeps the outputs."""
@@ -222,7 +273,9 @@ class _Run:
                 states.append(self._row(self.student, k, states[-1], self.outputs))
         return states
 
-    def columns(self, unknowns: Sequence[Unknown], states: Sequence[Tensor], *, all_rows: bool) -> list[list[Tensor | None]]:
+    def columns(
+        self, unknowns: Sequence[Unknown], states: Sequence[Tensor], differences: Differences, *, all_rows: bool
+    ) -> list[list[Tensor | None]]:
         """For each unknown its derivative of the end state, or of every state x_1 .. x_R (None for those before it)."""
         last = len(self.student.p) - 1
         found: dict[Unknown, list[Tensor | None]] = {}
@@ -230,38 +283,64 @@ class _Run:
             for k in range(last + 1):
                 group = [u for u in unknowns if u.row == k and u.kind != "time"]
                 vectors = [states[k] if u.kind == "state" else self.outputs[u.output] for u in group]
-                changes = [[v] for v in vectors] if k == last else self._again(k, states, vectors)
+                # Several runs at once, as many as the network is asked for elsewhere.
+                several = max(1, self.at_once // len(self.x))
+                changes: list[list[Tensor]] = [[v] for v in vectors]
+                if k < last:
+                    changes = []
+                    for i in range(0, len(vectors), several):
+                        changes += self._again(k, states, vectors[i : i + several], differences, all_rows=all_rows)
                 found |= dict(zip(group, [[None] * k + c for c in changes], strict=True))
                 for u in unknowns:
                     if u.row == k and u.kind == "time":
-                        found[u] = [*[None] * (k - 1), *self._moved(k, states)]
+                        found[u] = [*[None] * (k - 1), *self._moved(k, states, differences, all_rows=all_rows)]
         return [found[u] if all_rows else found[u][-1:] for u in unknowns]
 
-    def _again(self, k: int, states: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[list[Tensor]]:
-        """The derivatives of x_{k+1} .. x_R along each vector added to x_{k+1}."""
+    def _again(
+        self, k: int, states: Sequence[Tensor], vectors: Sequence[Tensor], differences: Differences, *, all_rows: bool
+    ) -> list[list[Tensor]]:
+        """The derivatives of x_{k+1} .. x_R, or of x_R alone, along each vector added to x_{k+1}."""
         size = float(states[k + 1].norm())
-        steps = [_STATE_STEP * size / max(float(v.norm()), 1e-30) for v in vectors]
-        x = torch.stack([states[k + 1] + step * v for step, v in zip(steps, vectors, strict=True)])
-        later = self._later(self.student, k + 1, x)
-        return [
-            [v, *((state[i] - states[k + 2 + j]) / step for j, state in enumerate(later))]
-            for i, (step, v) in enumerate(zip(steps, vectors, strict=True))
-        ]
+        steps = [differences.state * size / max(float(v.norm()), 1e-30) for v in vectors]
 
-    def _moved(self, k: int, states: Sequence[Tensor]) -> list[Tensor]:
-        """The derivatives of x_k .. x_R in log(sigma / alpha) of the time of x_k."""
+        def moved(sign: float) -> list[Tensor]:
+            x = torch.stack([states[k + 1] + sign * step * v for step, v in zip(steps, vectors, strict=True)])
+            return self._later(self.student, k + 1, x, all_rows=all_rows)
+
+        ahead = moved(1.0)
+        behind: Sequence[Tensor] = moved(-1.0) if differences.central else states[-len(ahead) :]
+        found = []
+        for i, (step, v) in enumerate(zip(steps, vectors, strict=True)):
+            after = [
+                (a[i] - b[i]) / (2 * step) if differences.central else (a[i] - b) / step
+                for a, b in zip(ahead, behind, strict=True)
+            ]
+            found.append([v, *after] if all_rows else after)
+        return found
+
+    def _moved(self, k: int, states: Sequence[Tensor], differences: Differences, *, all_rows: bool) -> list[Tensor]:
+        """The derivatives of x_k .. x_R, or of x_R alone, in log(sigma / alpha) of the time of x_k."""
         old = self.student.points[k]
-        point = moved_point(self.denoiser, old, -_TIME_STEP, at_least=True)
-        if point.t == old.t:  # at the lowest time
-            point = moved_point(self.denoiser, old, _TIME_STEP, at_least=True)
-        step = math.log(point.rho / old.rho)
-        student = self.student.moved(k, point)
-        x = self._row(student, k - 1, states[k - 1], self.outputs)
-        later = self._later(student, k, x[None])
-        return [(x - states[k]) / step, *((state[0] - states[k + 1 + j]) / step for j, state in enumerate(later))]
+        ahead, behind = (moved_point(self.denoiser, old, sign * differences.time, at_least=True) for sign in (-1, 1))
+        if ahead.t == old.t:  # at the lowest time
+            ahead, behind = behind, old
+        elif not differences.central or behind.t == old.t:
+            behind = old
 
-    def _later(self, student: Student, k: int, x: Tensor) -> list[Tensor]:
-        """The states x_{k+1} .. x_R of several runs that are at x = x_k, (m, n, *shape); their earlier outputs are this run's."""
+        def moved(point: Point) -> list[Tensor]:
+            if point == old:
+                return [*states[k:]] if all_rows else [states[-1]]
+            student = self.student.moved(k, point)
+            x = self._row(student, k - 1, states[k - 1], self.outputs)
+            later = [state[0] for state in self._later(student, k, x[None], all_rows=all_rows)]
+            return [x, *later] if all_rows else later
+
+        step = math.log(ahead.rho / behind.rho)
+        return [(a - b) / step for a, b in zip(moved(ahead), moved(behind), strict=True)]
+
+    def _later(self, student: Student, k: int, x: Tensor, *, all_rows: bool) -> list[Tensor]:
+        """The states x_{k+1} .. x_R, or x_R alone, of several runs that are at x = x_k, (m, n, *shape); their earlier outputs are
+        this run's."""
         several = len(x)
         cond = map_tensors(
             lambda tensor: tensor.repeat(several, *[1] * (tensor.ndim - 1)) if len(tensor) > 1 else tensor, self.cond
@@ -272,8 +351,9 @@ class _Run:
             for row in range(k, len(student.p)):
                 outputs.append(evaluate(x.flatten(0, 1), student.points[row]).reshape(x.shape))
                 x = self._row(student, row, x, outputs)
-                states.append(x)
-        return states
+                if all_rows:
+                    states.append(x)
+        return states if all_rows else [x]
 
     @staticmethod
     def _row(student: Student, k: int, x: Tensor, outputs: Sequence[Tensor]) -> Tensor:
