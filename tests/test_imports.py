@@ -11,13 +11,14 @@ SOURCE = Path(__file__).parent.parent / "src" / "dode"
 
 # Lowest first; a module may import from its own layer and from those before it.
 LAYERS = (
-    ("names", "files", "noise", "host", "metrics"),
+    ("names", "files", "noise", "host", "metrics", "guidance"),
     ("schedules",),
     ("grids",),
     ("rows",),
     ("tableau", "conditions"),
-    ("solvers",),
+    ("solvers", "calling"),
     ("denoisers",),
+    ("fingerprint",),
     ("first_output",),
     ("sampling", "progress"),
     ("teacher",),

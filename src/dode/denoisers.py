@@ -9,22 +9,29 @@ Predictions N and what they say of x = alpha x_0 + sigma eps: "epsilon" eps; "sa
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from dode.conditions import Condition, check_batch, join_null, slice_rows
+from dode.calling import Caller
+from dode.conditions import Condition, as_condition, check_batch, join_null, slice_rows
 from dode.grids import Point
+from dode.guidance import Scale, as_scale, guided, scale_at
 from dode.names import unknown_name
 from dode.schedules import NoiseSchedule
 from dode.tableau import PREDICTIONS, output_to_sample
 
 Network = Callable[..., Any]
-Evaluate = Callable[[Tensor, Point], Tensor]
-_Ask = Callable[[Tensor, float, Condition], Tensor]
+
+
+class Evaluate(Protocol):
+    """What `Denoiser.evaluator` gives."""
+
+    def __call__(self, x: Tensor, point: Point, call: int | None = None) -> Tensor:
+        """N for states x, (batch, *shape), at a point; `call` is which evaluation of a run it is, from 0, where it is one."""
 
 
 class Denoiser:
@@ -35,7 +42,11 @@ class Denoiser:
             condition as keywords. May return a tensor, an object with `.sample`, or a tuple whose first item is the tensor.
         schedule: the noise schedule that it was trained with.
         prediction: "epsilon", "sample", "v", "flow", "score" or "edm".
-        guidance_scale: classifier-free guidance: N = N_null + scale (N_cond - N_null), in one batched call. 1 is none.
+        guidance_scale: classifier-free guidance: N = N_null + scale (N_cond - N_null), in one batched call. 1 is none. A number; or
+            a function of the network's time, for example `dode.guidance.Interval(3.0, 200, 800)`: where it gives 1, N_null is not
+            asked for; or a list with a number for each evaluation of the tableau, which serves runs of that length only.
+        guidance_rescale: phi in [0, 1]: how far the guided N is scaled back to the spread of N_cond in each sample
+            (arXiv 2305.08891, section 3.4).
         null_condition: the condition of N_null, e.g. {"class_labels": 10}; needed for a scale other than 1.
         classifier: `classifier(x, t, **cond)` gives the log-probability (batch,) of what is wanted; its gradient in x is added,
             D + classifier_scale sigma^2 / alpha gradient (Dhariwal and Nichol 2021, arXiv 2105.05233, algorithm 2).
@@ -46,13 +57,13 @@ class Denoiser:
         integer_times: the network takes whole times only, given as int64; `schedule` then is `schedule.with_integer_times()`, on
             which grids and solvers ask at no others. True of itself where the schedule says so.
         batch_size: at most that many samples in one call of the network; all at once if None.
-        shape: shape of one sample, for those who make the noise.
+        shape: shape of one sample, for those who make the noise; a list will do.
         name: for titles and messages.
 
     Attributes:
         evaluations: network evaluations of one sample so far; guidance does not count twice.
         watcher: called after each evaluation with the number of samples; for progress bars.
-        memo: what was made with the network and need not be made twice; see `first_output`.
+        memo: what was made with the network and need not be made twice; see `first_output`, which looks whether it still holds.
 
     Raises:
         ValueError: an unknown prediction, or guidance without a null condition.
@@ -64,7 +75,8 @@ class Denoiser:
         schedule: NoiseSchedule,
         prediction: str = "epsilon",
         *,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | Callable[[float], float] | Sequence[float] = 1.0,
+        guidance_rescale: float = 0.0,
         null_condition: Mapping[str, Any] | None = None,
         classifier: Callable[..., Tensor] | None = None,
         classifier_scale: float = 1.0,
@@ -72,15 +84,19 @@ class Denoiser:
         dynamic_threshold: float | None = None,
         integer_times: bool = False,
         batch_size: int | None = None,
-        shape: tuple[int, ...] | None = None,
+        shape: Sequence[int] | None = None,
         name: str = "",
     ) -> None:
         if not callable(net):
             raise TypeError(f"net must be callable as net(x, t), got {type(net).__name__}")
         if prediction not in PREDICTIONS:
             raise unknown_name("prediction", prediction, PREDICTIONS)
-        if guidance_scale != 1 and null_condition is None:
-            raise ValueError(f"guidance_scale {guidance_scale:g} needs null_condition, the condition of the unguided call")
+        scale = as_scale(guidance_scale)
+        if _may_guide(scale) and null_condition is None:
+            what = f" {scale:g}" if isinstance(scale, float) else ""
+            raise ValueError(f"guidance_scale{what} needs null_condition, the condition of the unguided call")
+        if not 0 <= guidance_rescale <= 1:
+            raise ValueError(f"guidance_rescale must lie in [0, 1], got {guidance_rescale}")
         if clip is not None and not clip > 0:
             raise ValueError(f"clip must be above 0, got {clip}")
         if dynamic_threshold is not None and not 0 < dynamic_threshold < 1:
@@ -90,7 +106,8 @@ class Denoiser:
         self.net = net
         self.schedule = schedule.with_integer_times() if integer_times else schedule
         self.prediction = prediction
-        self.guidance_scale = float(guidance_scale)
+        self.guidance_scale: Scale = scale
+        self.guidance_rescale = float(guidance_rescale)
         self.null_condition = null_condition
         self.classifier = classifier
         self.classifier_scale = float(classifier_scale)
@@ -102,11 +119,11 @@ class Denoiser:
                 'a network of the prediction "edm" is asked at sigma / alpha, no whole time: leave integer_times out'
             )
         self.batch_size = batch_size
-        self.shape = shape
+        self.shape = None if shape is None else tuple(int(size) for size in shape)
         self.name = name or type(net).__name__
         self.evaluations = 0
         self.watcher: Callable[[int], None] | None = None
-        self.memo: dict[str, Tensor] = {}
+        self.memo: dict[str, Any] = {}
 
     def replace(self, **changes: Any) -> Denoiser:
         """A denoiser over the same network with some arguments changed, e.g. `replace(guidance_scale=3.0)`; its own counter."""
@@ -120,6 +137,11 @@ class Denoiser:
     def output(self) -> str:
         """The kind of prediction that `evaluator` gives: the network's own, or "sample" where D itself is worked on."""
         return "sample" if self._works_on_D else self.prediction
+
+    @property
+    def guidance_by_step(self) -> bool:
+        """Whether the guidance scale is a list, which says nothing of runs of another length."""
+        return isinstance(self.guidance_scale, tuple)
 
     @property
     def _works_on_D(self) -> bool:
@@ -165,48 +187,37 @@ class Denoiser:
     def evaluator(self, like: Tensor, cond: Mapping[str, Any]) -> Iterator[Evaluate]:
         """A function (x, point) -> N for a batch shaped as `like`, in its dtype; N is of the kind `output`.
 
-        While it is open the network is in evaluation mode; its training flags are put back after. It runs under
+        N shares no memory with anything, and neither x nor the condition is changed, whatever the network does (see
+        `dode.calling`). While it is open the network is in evaluation mode; its training flags are put back after. It runs under
         `inference_mode`, on its own device and in its own dtype.
 
         Raises:
             ValueError: a condition with another number of rows than the batch.
         """
         batch = len(like)
-        condition = dict(cond)
+        condition = as_condition(cond)
         check_batch(condition, batch)
         size = self.batch_size or batch
         slices = [slice(i, min(i + size, batch)) for i in range(0, batch, size)]
         parameter = self._parameter()
         device = like.device if parameter is None else parameter.device
         dtype = like.dtype if parameter is None else parameter.dtype
-        at_home = (like.device, like.dtype) == (device, dtype)
-        # Half-precision times could not tell 998 from 999.
-        time_dtype = torch.int64 if self.integer_times else torch.promote_types(dtype, torch.float32)
+        caller = Caller(self.net, self.name, device, dtype, integer_times=self.integer_times)
         parts = [slice_rows(condition, rows, device) for rows in slices]
         joined = parts
-        if self.guidance_scale != 1:
-            null = self.null_condition or {}
+        if _may_guide(self.guidance_scale):
+            null = as_condition(self.null_condition or {})
             joined = [join_null(part, null, s.stop - s.start, device) for part, s in zip(parts, slices, strict=True)]
 
-        def ask(x: Tensor, t: float, condition: Condition) -> Tensor:
-            given = x if at_home else x.to(device=device, dtype=dtype)
-            times = torch.full((len(x),), round(t) if self.integer_times else t, dtype=time_dtype, device=device)
-            output = self.net(given, times, **condition)
-            if isinstance(output, tuple):
-                output = output[0]
-            output = getattr(output, "sample", output)
-            if not isinstance(output, Tensor) or output.shape != x.shape:
-                got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise ValueError(f"the network must return the shape of its input {tuple(x.shape)}, got {got}")
-            return output if output.dtype == x.dtype and at_home else output.to(device=x.device, dtype=x.dtype)
-
-        def evaluate(x: Tensor, point: Point) -> Tensor:
-            with torch.inference_mode():
+        def evaluate(x: Tensor, point: Point, call: int | None = None) -> Tensor:
+            scale = scale_at(self.guidance_scale, point.t, call)
+            with torch.no_grad():
                 if len(slices) == 1:
-                    output = self._evaluate(ask, x, point, parts[0], joined[0])
+                    output = self._evaluate(caller, x, point, scale, parts[0], joined[0])
                 else:
                     calls = zip(slices, parts, joined, strict=True)
-                    output = torch.cat([self._evaluate(ask, x[rows], point, part, both) for rows, part, both in calls])
+                    outputs = [self._evaluate(caller, x[rows], point, scale, part, both) for rows, part, both in calls]
+                    output = torch.cat(outputs)
             self.evaluations += batch
             if self.watcher is not None:
                 self.watcher(batch)
@@ -215,17 +226,21 @@ class Denoiser:
         with _evaluation_mode(self.net):
             yield evaluate
 
-    def _evaluate(self, ask: _Ask, x: Tensor, point: Point, condition: Condition, joined: Condition) -> Tensor:
-        if self.prediction == "edm":
-            given, t = x / point.alpha, point.rho
+    def _evaluate(
+        self, caller: Caller, x: Tensor, point: Point, scale: float, condition: Condition, joined: Condition
+    ) -> Tensor:
+        """N for a part of the batch, in memory of its own."""
+        scaled = self.prediction == "edm"
+        given, t = (x / point.alpha, point.rho) if scaled else (x, point.t)
+        if scale == 1:
+            output = caller.ask(given, t, condition, own=scaled)
         else:
-            given, t = x, point.t
-        if self.guidance_scale == 1:
-            output = ask(given, t, condition)
-        else:
-            guided, null = ask(torch.cat([given, given]), t, joined).chunk(2)
-            output = torch.lerp(null, guided, self.guidance_scale)
-        return self._shaped(x, output, point, condition) if self._works_on_D else output
+            both = caller.ask(torch.cat([given, given]), t, joined, own=True).to(device=x.device, dtype=x.dtype)
+            conditional, null = both.chunk(2)
+            output = guided(conditional, null, scale, self.guidance_rescale)
+        if self._works_on_D:
+            return self._shaped(x, output.to(device=x.device, dtype=x.dtype), point, condition)
+        return output if scale != 1 else output.to(device=x.device, dtype=x.dtype, copy=True)
 
     def _shaped(self, x: Tensor, output: Tensor, point: Point, condition: Condition) -> Tensor:
         """D from the network's output, with classifier guidance and clipping. In float32 at least: D = (x - sigma eps) / alpha
@@ -272,6 +287,13 @@ def _evaluation_mode(net: Network) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def _may_guide(scale: Scale) -> bool:
+    """Whether some evaluation is guided."""
+    if isinstance(scale, tuple):
+        return any(part != 1 for part in scale)
+    return callable(scale) or scale != 1
 
 
 def _threshold(D: Tensor, quantile: float, bound: float) -> Tensor:

@@ -8,13 +8,14 @@ every sample pays are all spent lower down.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from dode.conditions import Condition, hash_condition, map_tensors
+from dode.conditions import Condition, as_condition, check_batch, hash_condition, map_tensors
 from dode.denoisers import Denoiser
+from dode.fingerprint import hash_settings, hash_switches, hash_weights
 from dode.host import to_device
 from dode.noise import SHARED, standard_noise
 from dode.tableau import SHARED_EVALUATIONS, Tableau
@@ -39,8 +40,11 @@ def first_output(denoiser: Denoiser, tableau: Tableau, x: Tensor, cond: Conditio
         if tableau.mean.shape != x.shape[1:]:
             raise ValueError(f"the tableau keeps a mean of shape {tableau.mean.shape}, the samples have {tuple(x.shape[1:])}")
         return to_device(tableau.mean, x).expand(x.shape)
+    cond = as_condition(cond)
+    check_batch(cond, len(x))
     groups = _groups(cond, len(x))
-    means = torch.stack([mean_output(denoiser, tableau, x, row_of(cond, rows[0])) for rows in groups])
+    weights = _weights(denoiser)
+    means = torch.stack([_mean_output(denoiser, tableau, x, row_of(cond, rows[0]), weights) for rows in groups])
     member = torch.empty(len(x), dtype=torch.long)
     for i, rows in enumerate(groups):
         member[rows] = i
@@ -50,29 +54,65 @@ def first_output(denoiser: Denoiser, tableau: Tableau, x: Tensor, cond: Conditio
 def mean_output(denoiser: Denoiser, tableau: Tableau, like: Tensor, cond: Condition) -> Tensor:
     """The mean of the network's D at the tableau's first time for one condition, over fixed noises: (*shape).
 
-    The denoiser keeps it until the network's parameters are changed.
+    The denoiser keeps it for as long as the network is the same. A module's parameters and buffers are read to know that, which is
+    less than an evaluation; a function, in which they cannot be seen, is asked for the first noise again.
     """
-    key = _key(denoiser, tableau, like, cond)
-    if key not in denoiser.memo:
-        noise = standard_noise(0, SHARED_EVALUATIONS, tuple(like.shape[1:]), stream=SHARED)
-        x = noise.to(like) * tableau.noise_scale
-        point = tableau.points[0]
+    return _mean_output(denoiser, tableau, like, as_condition(cond), _weights(denoiser))
+
+
+def _mean_output(denoiser: Denoiser, tableau: Tableau, like: Tensor, cond: Condition, weights: str | None) -> Tensor:
+    shape, point = tuple(like.shape[1:]), tableau.points[0]
+
+    def denoised(first: int, end: int) -> Tensor:
+        x = standard_noise(0, end, shape, stream=SHARED)[first:].to(like) * tableau.noise_scale
         with denoiser.evaluator(x, cond) as evaluate, torch.no_grad():
-            mean = denoiser.denoised(x, evaluate(x, point), point).mean(dim=0)
+            return denoiser.denoised(x, evaluate(x, point), point)
+
+    key = _key(denoiser, tableau, like, cond)
+    witness = denoised(0, 1) if weights is None else None
+    kept = None if key is None else denoiser.memo.get(key)
+    if kept is not None and kept.weights == weights and (witness is None or torch.equal(kept.witness, witness)):
+        mean: Tensor = kept.mean
+        return mean
+    parts = [] if witness is None else [witness]
+    mean = torch.cat([*parts, denoised(len(parts), SHARED_EVALUATIONS)]).mean(dim=0)
+    if key is not None:
+        denoiser.memo.pop(key, None)
         while len(denoiser.memo) >= _KEPT:
             del denoiser.memo[next(iter(denoiser.memo))]
-        denoiser.memo[key] = mean
-    return denoiser.memo[key]
+        denoiser.memo[key] = _Kept(mean, weights, witness)
+    return mean
 
 
-def _key(denoiser: Denoiser, tableau: Tableau, like: Tensor, cond: Condition) -> str:
-    """A hash of all that a mean depends on, the versions of the network's parameters among it."""
-    net = denoiser.net
-    parameters = net.parameters() if isinstance(net, nn.Module) else ()
-    versions = [p._version for p in parameters if not p.is_inference()]
+class _Kept(NamedTuple):
+    """A mean, (*shape), and what the network was when it was made: the content of its weights, or what it gave for one noise."""
+
+    mean: Tensor
+    weights: str | None
+    witness: Tensor | None
+
+
+def _weights(denoiser: Denoiser) -> str | None:
+    """A hash of all weights that a mean depends on; None where they cannot be seen."""
     digest = hashlib.sha256()
-    digest.update(repr((tableau.points[0], tableau.noise_scale, like.shape[1:], like.dtype, like.device, versions)).encode())
-    hash_condition(digest, cond)
+    for net in (denoiser.net, denoiser.classifier):
+        if net is None:
+            continue
+        if not (isinstance(net, nn.Module) and hash_weights(digest, net, buffers=True)):
+            return None
+        hash_switches(digest, net)
+    return digest.hexdigest()
+
+
+def _key(denoiser: Denoiser, tableau: Tableau, like: Tensor, cond: Condition) -> str | None:
+    """A hash of all that a mean depends on beside the weights; None where the condition has no content that can be hashed."""
+    digest = hashlib.sha256()
+    digest.update(repr((tableau.points[0], tableau.noise_scale, like.shape[1:], like.dtype, like.device)).encode())
+    try:
+        hash_settings(digest, denoiser, tableau.points[:1])
+        hash_condition(digest, cond)
+    except TypeError:
+        return None
     return digest.hexdigest()
 
 

@@ -8,7 +8,7 @@ for the device. A state or output is let go after the last row that names it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dode.conditions import as_condition
 from dode.denoisers import Denoiser, Evaluate
 from dode.first_output import first_output
 from dode.grids import Point
+from dode.guidance import check_calls
 from dode.schedules import Array
 from dode.tableau import Coefficients, Tableau
 
@@ -29,8 +31,8 @@ class Step(NamedTuple):
     Attributes:
         row: k, from 0.
         t: the time of the new state.
-        x: the new state x_{k+1}: (batch, *shape).
-        D: the denoised sample D_k that the row's evaluation gave: (batch, *shape).
+        x: the new state x_{k+1}: (batch, *shape). It is the very tensor that the run goes on from: what is written into it counts.
+        D: the denoised sample D_k that the row's evaluation gave: (batch, *shape). A copy: what is written into it does not count.
     """
 
     row: int
@@ -63,6 +65,8 @@ def sample(
     noise: Tensor,
     *,
     image: Tensor | None = None,
+    known: Tensor | None = None,
+    mask: Tensor | None = None,
     dtype: torch.dtype | None = None,
     strict: bool = True,
     return_trajectory: bool = False,
@@ -74,8 +78,14 @@ def sample(
         denoiser: the network.
         tableau: what to run, made for the network's schedule.
         noise: (batch, *shape), standard normal; scaled inside. The states have its dtype and the network's device.
-        image: (batch, *shape), clean: the run starts from alpha x_0 + sigma noise at the tableau's first time (image-to-image;
-            make the tableau with a grid that has a lower `start`).
+        image: (batch, *shape), or (1, *shape) or (*shape) for one image for all; clean: the run starts from alpha x_0 + sigma noise
+            at the tableau's first time (image-to-image; make the tableau with a grid that has a lower `start`).
+        known: shaped as `image`, clean: what to keep where `mask` is 0 (inpainting). The start is pure noise, unless `image` is given
+            too. Each state, the first one included, has alpha known + sigma noise there, with the run's own noise; the result has
+            `known` itself.
+        mask: which pixels are made: 1 (white) is repainted, 0 (black) is kept, as diffusers' `mask_image`; between them the two are
+            mixed. Numbers in [0, 1] or bool, of a shape that broadcasts to that of noise, e.g. (height, width). With `image` and
+            no `known`, the image is what is kept.
         dtype: another dtype for the states.
         strict: refuse a tableau made for another schedule.
         return_trajectory: return a `Trajectory` in place of the result alone.
@@ -85,13 +95,17 @@ def sample(
         (batch, *shape), or a `Trajectory`.
 
     Raises:
-        ValueError: another schedule, a wrong shape, or a condition with a wrong number of rows.
+        ValueError: another schedule, a wrong shape, a mask without known pixels or the other way round, a condition with a wrong
+            number of rows, or a guidance scale by evaluation for another number of them.
         FloatingPointError: the result is not finite; the message names the step at which the network first gave such output.
     """
+    cond = as_condition(cond)
     x = start(denoiser, tableau, noise, image=image, dtype=dtype, strict=strict)
+    keep = _keep(tableau, noise, x, image, known, mask)
+    x = x if keep is None else keep(x, 0)
     first = first_output(denoiser, tableau, x, cond)
     with denoiser.evaluator(x, cond) as evaluate, torch.no_grad():
-        run = Run(denoiser, evaluate, tableau, x, first)
+        run = Run(denoiser, evaluate, tableau, x, first, keep=keep)
         states, denoised = [x], []
         for k in range(tableau.rows):
             run.evaluate(k)
@@ -101,7 +115,7 @@ def sample(
             if return_trajectory:
                 states.append(result)
         if not bool(torch.isfinite(result).all()):
-            raise FloatingPointError(_first_failure(Run(denoiser, evaluate, tableau, x, first)))
+            raise FloatingPointError(_first_failure(Run(denoiser, evaluate, tableau, x, first, keep=keep)))
     return Trajectory(tuple(states), tuple(denoised)) if return_trajectory else result
 
 
@@ -111,20 +125,33 @@ def iterate(
     noise: Tensor,
     *,
     image: Tensor | None = None,
+    known: Tensor | None = None,
+    mask: Tensor | None = None,
     dtype: torch.dtype | None = None,
     strict: bool = True,
     **cond: Any,
 ) -> Iterator[Step]:
-    """`sample` as a generator of one `Step` a row, for previews, plots and early stop. Arguments as there."""
+    """`sample` as a generator of one `Step` a row, for previews, plots, early stop and states that are changed. Arguments as there.
+
+    A state may be changed in place before the next one is asked for, and is what the run goes on from; so is the last one what the
+    caller keeps:
+
+        for step in dode.iterate(denoiser, tableau, noise):
+            step.x.clamp_(-4, 4)
+        samples = step.x
+    """
+    cond = as_condition(cond)
     x = start(denoiser, tableau, noise, image=image, dtype=dtype, strict=strict)
+    keep = _keep(tableau, noise, x, image, known, mask)
+    x = x if keep is None else keep(x, 0)
     first = first_output(denoiser, tableau, x, cond)
     with denoiser.evaluator(x, cond) as evaluate:
-        run = Run(denoiser, evaluate, tableau, x, first)
+        run = Run(denoiser, evaluate, tableau, x, first, keep=keep)
         for k in range(tableau.rows):
             with torch.no_grad():
-                run.evaluate(k)
+                output = run.evaluate(k)
                 D = run.denoised(k)
-                step = Step(k, float(tableau.times[k + 1]), run.advance(k), D)
+                step = Step(k, float(tableau.times[k + 1]), run.advance(k), D.clone() if D is output else D)
             yield step
 
 
@@ -167,21 +194,63 @@ def start(
     if noise.ndim < 2 or len(noise) < 1:
         raise ValueError(f"noise must have shape (batch, *shape), got {tuple(noise.shape)}")
     if denoiser.shape is not None and noise.shape[1:] != denoiser.shape:
-        raise ValueError(f"the network takes samples of shape {denoiser.shape}, got {tuple(noise.shape[1:])}")
+        raise ValueError(
+            f"the network takes samples of shape {denoiser.shape}, got {tuple(noise.shape[1:])}: give noise of that shape, or make "
+            f"the Denoiser with shape={tuple(noise.shape[1:])} if the network takes that too"
+        )
     if strict:
         tableau.check_schedule(denoiser.schedule)
     x = noise.to(device=denoiser.device, dtype=dtype)
     if image is None:
         return x * tableau.noise_scale
-    if image.shape != noise.shape:
-        raise ValueError(f"image must have the shape of noise {tuple(noise.shape)}, got {tuple(image.shape)}")
-    return image.to(x) * float(tableau.alphas[0]) + x * float(tableau.sigmas[0])
+    return _for_all("image", image, x) * float(tableau.alphas[0]) + x * float(tableau.sigmas[0])
+
+
+def _for_all(name: str, image: Tensor, x: Tensor) -> Tensor:
+    """Images as (batch, *shape) in the dtype and on the device of x; one serves all."""
+    if image.shape not in (x.shape, x.shape[1:], (1, *x.shape[1:])):
+        one = tuple(x.shape[1:])
+        raise ValueError(f"{name} must have the shape of noise {tuple(x.shape)}, or {one} for all, got {tuple(image.shape)}")
+    return image.to(x).expand(x.shape)
+
+
+Keep = Callable[[Tensor, int], Tensor]
+
+
+def _keep(
+    tableau: Tableau, noise: Tensor, x: Tensor, image: Tensor | None, known: Tensor | None, mask: Tensor | None
+) -> Keep | None:
+    """A function (x_k, k) -> x_k with the known pixels at that state's noise level; None where none are known."""
+    if mask is None:
+        if known is not None:
+            raise ValueError("known pixels need a mask: give mask too, 1 where the image is repainted and 0 where it is kept")
+        return None
+    clean = image if known is None else known
+    if clean is None:
+        raise ValueError("a mask needs the pixels that it keeps: give known too, or image to start from it as well")
+    clean = _for_all("image" if known is None else "known", clean, x)
+    try:
+        made = mask.to(x).expand(x.shape)
+    except RuntimeError:
+        raise ValueError(f"mask must broadcast to the shape of noise {tuple(x.shape)}, got {tuple(mask.shape)}") from None
+    if not bool(((made >= 0) & (made <= 1)).all()):
+        raise ValueError("mask must lie in [0, 1]: 1 where the image is repainted, 0 where it is kept")
+    # Nothing of an image that is all repainted may come through, not even NaN.
+    clean = torch.where(made == 1, torch.zeros_like(clean), clean)
+    kept, eps = 1 - made, noise.to(x)
+
+    def keep(state: Tensor, k: int) -> Tensor:
+        at_end = k == tableau.rows
+        alpha, sigma = (1.0, 0.0) if at_end else (float(tableau.alphas[k]), float(tableau.sigmas[k]))
+        return torch.where(made == 0, 0, state * made) + kept * (clean * alpha + eps * sigma)
+
+    return keep
 
 
 class Run:
     """One run of a tableau: the states and outputs that later rows still need.
 
-    `first` is D_0 where it is no evaluation (see `first_output`).
+    `first` is D_0 where it is no evaluation (see `first_output`). `keep` changes each new state, given with its number.
     For each row k: `evaluate(k)`, then what is to be looked at (`denoised`, `combine`), then `advance(k)`. A fit chooses its
     rows as it goes: it gives `rows` with every coefficient that may be asked for, and `advance` the state that it chose.
     """
@@ -194,10 +263,13 @@ class Run:
         x: Tensor,
         first: Tensor | None = None,
         rows: Coefficients | None = None,
+        keep: Keep | None = None,
     ) -> None:
+        check_calls(denoiser.guidance_scale, tableau.nfe)
         self.rows = tableau.rows
         self._denoiser = denoiser
         self._first = first
+        self._keep = keep
         self._ask = evaluate
         self.points = tableau.points
         self._program = tableau_program(tableau, denoiser.output) if rows is None else program(rows)
@@ -209,7 +281,8 @@ class Run:
     def evaluate(self, k: int) -> Tensor:
         """N_k, the network's output for x_k."""
         shared = self._first if k == 0 else None
-        output = self._ask(self._value(2 * k), self.points[k]) if shared is None else shared
+        call = k if self._first is None else k - 1
+        output = self._ask(self._value(2 * k), self.points[k], call) if shared is None else shared
         self._newest = 2 * k + 1
         self._values[self._newest] = output
         return output
@@ -229,6 +302,8 @@ class Run:
         row = self._program[k]
         if x is None:
             x = self._combine(row.terms)
+            if self._keep is not None:
+                x = self._keep(x, k + 1)
         for slot in row.released:
             self._values[slot] = None
         self._values[2 * k + 2] = x

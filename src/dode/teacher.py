@@ -16,11 +16,12 @@ from pathlib import Path as FilePath
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dode.conditions import Condition, hash_condition, hash_tensor, take
 from dode.denoisers import Denoiser
 from dode.files import write_atomically
+from dode.fingerprint import hash_probes, hash_settings, hash_weights
 from dode.grids import Explicit, Point
 from dode.host import Rows, bytes_of, samples_at_once
 from dode.sampling import Run, start
@@ -181,7 +182,7 @@ def teacher_states(
         cond: the condition, a row a sample.
         dense: keep every state with its slope, to be asked for states at any time.
         cache: a folder to keep the states in, a file for each part of the batch: a run that was interrupted goes on from the
-            parts that are there. Files are found by what they depend on: noise, condition, tableau, and a probe of the network.
+            parts that are there. Files are found by what they depend on: noise, condition, tableau, settings and probes of the network.
 
     Raises:
         FloatingPointError: the teacher's states are not finite.
@@ -268,16 +269,18 @@ class _Job:
         return [stored[str(i)] for i in range(len(stored))]
 
     def _key(self) -> str:
-        """A hash of all that the states depend on; the network is known by what it gives for the first sample."""
+        """A hash of all that the states depend on; the network is known by its parameters and by what it gives for a few samples."""
         tableau, digest = self.tableau, hashlib.sha256()
         for array in (tableau.times, tableau.alphas, tableau.sigmas, tableau.a, tableau.b):
             digest.update(array.tobytes())
-        digest.update(repr((self.wanted, self.dense, tableau.noise_scale, self.denoiser.output)).encode())
+        digest.update(repr((self.wanted, self.dense, tableau.noise_scale)).encode())
+        asked = tableau.points[: tableau.rows]
         hash_tensor(digest, self.noise)
         hash_condition(digest, self.cond)
-        x = start(self.denoiser, tableau, self.noise[:1])
-        with self.denoiser.evaluator(x, take(self.cond, slice(0, 1))) as evaluate:
-            hash_tensor(digest, evaluate(x, tableau.points[0]))
+        hash_settings(digest, self.denoiser, asked)
+        if isinstance(self.denoiser.net, nn.Module):
+            hash_weights(digest, self.denoiser.net, buffers=False)  # a buffer may be what a call leaves behind
+        hash_probes(digest, self.denoiser, asked, self.noise.to(self.denoiser.device), self.cond)
         return digest.hexdigest()[:32]
 
 

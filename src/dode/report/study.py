@@ -93,6 +93,10 @@ def study(
             raise ValueError(f"{name} must be at least 1, got {count}")
     noise = report_noise(denoiser, held_out, seed)
     chosen.tableau(denoiser.schedule, nfe, grid)
+    if not isinstance(denoiser.guidance_scale, float):
+        raise ValueError(
+            "a study varies guidance_scale as one number, got a list or a function of t: give the denoiser a number"
+        )
     home = Fit("lambda", nfe, samples, teacher_scale, seed, denoiser.guidance_scale)
     reasons = {name: _missing(name, denoiser, cond) for name in wanted}
     skipped = {name: reason for name, reason in reasons.items() if reason}

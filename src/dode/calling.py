@@ -1,0 +1,93 @@
+"""Calling a network so that it shares no memory with whoever asks.
+
+A network may hand back one buffer again and again, a view of its input or of something inside, and it may write into what it is
+given; states, outputs and conditions live on while it is called again. So what it returns is for the caller to copy at once, unless a
+conversion makes another tensor of it anyway: no check of pointers is right for compiled graphs and engines, whose buffers have no
+owner to ask. What it is given is copied for networks that write into it, which the version counters of the first call's copies tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dode.conditions import Condition, map_tensors
+
+
+class Caller:
+    """net(x, t, **condition) on its own device and in its own dtype, again and again.
+
+    Args:
+        net: the network.
+        name: for messages.
+        device, dtype: what it takes.
+        integer_times: it is asked at whole times, given as int64.
+    """
+
+    def __init__(
+        self, net: Callable[..., Any], name: str, device: torch.device, dtype: torch.dtype, *, integer_times: bool
+    ) -> None:
+        self._net = net
+        self._name = name
+        self._device, self._dtype = device, dtype
+        self._integer_times = integer_times
+        # Half-precision times could not tell 998 from 999.
+        self._time_dtype = torch.int64 if integer_times else torch.promote_types(dtype, torch.float32)
+        # Whether the network writes into what it is given; None while that is not known.
+        self._writes: bool | None = None
+
+    def ask(self, x: Tensor, t: float, condition: Condition, *, own: bool = False) -> Tensor:
+        """What the network returns, (batch, *shape), as it is: its memory may be the network's.
+
+        Args:
+            x: (batch, *shape), states; `own` if nobody needs them any more.
+            t: the network's time.
+            condition: on the network's device.
+
+        Raises:
+            ValueError: no tensor of the shape of x, or a network that wrote into what it shares with others.
+        """
+        moved = x.device != self._device or x.dtype != self._dtype
+        given = x.to(device=self._device, dtype=self._dtype) if moved else x
+        private = moved or own
+        shared = _tensors(condition) if private else [given, *_tensors(condition)]
+        copied = self._writes is not False or any(tensor.is_inference() for tensor in shared)
+        if copied:
+            given = given if private else given.clone()
+            condition = map_tensors(torch.clone, condition, shared=True)
+            shared = _tensors(condition) if private else [given, *_tensors(condition)]
+        versions = _versions(shared)
+        times = torch.full((len(x),), round(t) if self._integer_times else t, dtype=self._time_dtype, device=self._device)
+        with torch.inference_mode():
+            output = self._net(given, times, **condition)
+        if versions is not None and _versions(shared) != versions:
+            if not copied:
+                raise ValueError(
+                    f"the network ({self._name}) wrote into its input or condition at t = {t:g}, and had not at its first call: let it "
+                    "work on a copy, as in lambda x, t: net(x.clone(), t)"
+                )
+            self._writes = True
+        elif versions is not None and self._writes is None:
+            self._writes = False
+        if isinstance(output, tuple):
+            output = output[0]
+        output = getattr(output, "sample", output)
+        if not isinstance(output, Tensor) or output.shape != x.shape:
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"the network must return the shape of its input {tuple(x.shape)}, got {got}")
+        return output
+
+
+def _tensors(condition: Condition) -> list[Tensor]:
+    found: list[Tensor] = []
+    if condition:
+        map_tensors(found.append, condition, shared=True)
+    return found
+
+
+def _versions(tensors: list[Tensor]) -> list[int] | None:
+    """How often each has been written into; None where that is not counted, for tensors made in inference mode."""
+    return None if any(tensor.is_inference() for tensor in tensors) else [tensor._version for tensor in tensors]
