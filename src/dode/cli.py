@@ -187,7 +187,7 @@ def show(
     numbers: Annotated[bool, typer.Option("--numbers", help="Also print the rows' coefficients.")] = False,
 ) -> None:
     """Show what a saved tableau is, how it was made and what it gained."""
-    from dode.distillation.result import summary
+    from dode.distillation.summary import summary
     from dode.tableau import Tableau
 
     tableau = Tableau.load(file)

@@ -22,7 +22,7 @@ from dode.conditions import Condition, hash_condition, hash_tensor, take
 from dode.denoisers import Denoiser
 from dode.files import write_atomically
 from dode.fingerprint import hash_probes, hash_settings, hash_weights
-from dode.grids import Explicit, Point
+from dode.grids import Point
 from dode.host import Rows, bytes_of, samples_at_once
 from dode.sampling import Run, start
 from dode.schedules import NoiseSchedule
@@ -59,8 +59,6 @@ def make_teacher(solver: Solver, path: Path, student: Tableau, *, scale: int = 1
     Raises:
         ValueError: a scale below 1, or a grid with alphas of its own, between whose times no schedule is known.
     """
-    if isinstance(path.grid, Explicit) and path.grid.alphas is not None:
-        raise ValueError("a grid with alphas and sigmas of its own has no times between: hand over targets")
     times = [float(student.times[0])]
     for t in student.times[1:]:
         if t < times[-1]:

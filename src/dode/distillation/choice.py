@@ -1,6 +1,7 @@
 """Never worse: of several tableaux the one to give out, chosen on noise that nothing was fitted to.
 
-The base is always a candidate, and it takes a clear gain to leave it: more than one standard error of the paired difference.
+The base is always a candidate, and it takes a clear gain to leave it: in the mean more than one standard error of the paired difference,
+more of them where samples are few, and no loss in the median, since a few samples may carry a mean.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dode.host import parts
 from dode.metrics import mean_square_distance
 from dode.sampling import Run, sample, start
 from dode.schedules import Array
+from dode.statistics import doubt_factor
 from dode.tableau import Tableau
 
 # Factors by which all corrections are shrunk; the first is the fit as it is.
@@ -47,6 +49,11 @@ class Candidate:
         """Mean over the samples."""
         return float(self.errors.mean())
 
+    @property
+    def median(self) -> float:
+        """Median over the samples."""
+        return float(np.median(self.errors))
+
 
 def judge(denoiser: Denoiser, name: str, tableau: Tableau, validation: Batch) -> Candidate:
     """A candidate with its errors on the validation samples."""
@@ -66,18 +73,26 @@ def end_errors(denoiser: Denoiser, tableau: Tableau, batch: Batch) -> Array:
 
 
 def best(candidates: Sequence[Candidate]) -> Candidate:
-    """The candidate to give out; the first one is the base."""
-    base, *others = candidates
-    if not others:
-        return base
-    leader = min(others, key=lambda candidate: candidate.error)
-    if not math.isfinite(leader.error):
+    """The candidate to give out; the first one is the base.
+
+    Of those whose median error is no larger than the base's, the one with the smallest mean; it must be smaller by more than chance.
+    """
+    base, leader = candidates[0], leader_of(candidates)
+    if leader is None:
         return base
     if not math.isfinite(base.error):
         return leader
     gain = base.errors - leader.errors
-    doubt = gain.std(ddof=1) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
+    doubt = gain.std(ddof=1) / math.sqrt(len(gain)) * doubt_factor(len(gain)) if len(gain) > 1 else 0.0
     return leader if gain.mean() > doubt else base
+
+
+def leader_of(candidates: Sequence[Candidate]) -> Candidate | None:
+    """The candidate that comes first among those that do no worse than the base, which is the first one, in the middle; None if there is
+    none that is finite."""
+    base, *others = candidates
+    able = [c for c in others if math.isfinite(c.error) and not c.median > base.median]
+    return min(able, key=lambda candidate: candidate.error, default=None)
 
 
 def shrunk(

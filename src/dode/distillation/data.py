@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from dode.conditions import Condition, cycle
@@ -14,49 +15,64 @@ from dode.distillation.batch import Batch
 from dode.noise import FITTING, HELD_OUT, VALIDATION, standard_noise
 from dode.teacher import Teacher, teacher_states
 
+# The fitting noise itself, or a function from a number of samples to so many new ones.
+NoiseSource = Tensor | Callable[[int], Tensor]
 
-@dataclass(frozen=True, eq=False)
+FIT, CHOICE, UNSEEN = "fit", "validation", "held_out"
+_STREAMS = {FIT: FITTING, CHOICE: VALIDATION, UNSEEN: HELD_OUT}
+
+
+@dataclass(eq=False)
 class Noises:
-    """Noise of the three sets, (n, *shape) each; sample i of all of them together takes row i of the condition, modulo its rows.
+    """Noise of the three sets, drawn when it is asked for; a set may be asked for more.
 
-    Attributes:
-        fit: what is fitted.
-        validation: what choices are made by; None where nothing is chosen.
-        held_out: what neither saw; None where nothing is measured on it.
+    Sample i of all sets together takes row i of the condition, modulo its rows.
+
+    Args:
+        denoiser: says the shape and the precision of a sample.
+        seed: of the noise, unless `source` says otherwise.
+        source: the fitting noise, or a function that is called with a number of samples for each set; None for the seed's streams.
+        counts: samples of each set at first.
         cond: the condition as the caller gave it.
+
+    Raises:
+        ValueError: the shape of a sample is not known.
     """
 
-    fit: Tensor
-    validation: Tensor | None
-    held_out: Tensor | None
+    denoiser: Denoiser
+    seed: int
+    source: NoiseSource | None
+    counts: dict[str, int]
     cond: Condition
 
-    @classmethod
-    def make(cls, denoiser: Denoiser, seed: int, fit: Tensor | int, validation: int, held_out: int, cond: Condition) -> Noises:
-        """From the seed's streams; the fitting noise may be the caller's.
+    def __post_init__(self) -> None:
+        self._drawn: dict[str, Tensor] = {FIT: self.source} if isinstance(self.source, Tensor) else {}
+        if self.source is None and self.denoiser.shape is None:
+            raise ValueError("the shape of a sample is not known: make the Denoiser with shape=..., or hand over noise")
 
-        Raises:
-            ValueError: a number of samples that cannot be, or the shape of a sample is not known.
-        """
-        if held_out < 0:
-            raise ValueError(f"held_out must be at least 0, got {held_out}")
-        if isinstance(fit, int):
-            if fit < 1:
-                raise ValueError(f"samples must be at least 1, got {fit}")
-            if denoiser.shape is None:
-                raise ValueError("the shape of a sample is not known: make the Denoiser with shape=..., or hand over noise")
-            fit = standard_noise(seed, fit, denoiser.shape, stream=FITTING, dtype=denoiser.noise_dtype)
+    def of(self, which: str, first: int = 0, last: int | None = None) -> tuple[Tensor, Condition]:
+        """Samples first .. last - 1 of a set with their condition, the whole set at first by default."""
+        last = self.counts[which] if last is None else last
+        have = len(self._drawn[which]) if which in self._drawn else 0
+        if last > have:
+            more = self._draw(which, have, last)
+            self._drawn[which] = torch.cat([self._drawn[which], more]) if have else more
+        before = sum(self.counts[name] for name in list(_STREAMS)[: list(_STREAMS).index(which)])
+        return self._drawn[which][first:last], cycle(self.cond, before + first, before + last)
 
-        def other(count: int, stream: int) -> Tensor | None:
-            return standard_noise(seed, count, tuple(fit.shape[1:]), stream=stream, dtype=fit.dtype) if count else None
-
-        return cls(fit, other(validation, VALIDATION), other(held_out, HELD_OUT), cond)
-
-    @property
-    def counts(self) -> tuple[int, int, int]:
-        """Samples of each set."""
-        fit, validation, held_out = (0 if noise is None else len(noise) for noise in (self.fit, self.validation, self.held_out))
-        return fit, validation, held_out
+    def _draw(self, which: str, first: int, last: int) -> Tensor:
+        if callable(self.source) and not isinstance(self.source, Tensor):
+            found = self.source(last - first)
+            if not isinstance(found, Tensor) or len(found) != last - first or not found.is_floating_point():
+                got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+                raise ValueError(f"noise, as a function, must give {last - first} samples of standard normal noise, got {got}")
+            return found
+        known = self._drawn.get(FIT)
+        shape = self.denoiser.shape if known is None else tuple(known.shape[1:])
+        assert shape is not None
+        dtype = self.denoiser.noise_dtype if known is None else known.dtype
+        # A sample is the same however many are drawn.
+        return standard_noise(self.seed, last, shape, stream=_STREAMS[which], dtype=dtype)[first:]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,38 +81,40 @@ class Tutor:
 
     Attributes:
         teacher: its run.
+        name: in words.
         dense: keep its states at any time.
         cache: the folder that keeps them; None for none.
     """
 
     teacher: Teacher
+    name: str
     dense: bool
     cache: Path | None
 
-    def batch(self, denoiser: Denoiser, noises: Noises, which: str) -> Batch | None:
-        """A set with the teacher's states: "fit", "validation" or "held_out"; None if that set is empty."""
-        noise: Tensor | None = getattr(noises, which)
-        if noise is None:
-            return None
-        first = sum(noises.counts[: ("fit", "validation", "held_out").index(which)])
-        cond = cycle(noises.cond, first, first + len(noise))
-        states = teacher_states(denoiser, self.teacher, noise, cond, dense=self.dense, cache=self.cache)
-        return Batch(noise, cond, states)
+    @property
+    def nfe(self) -> int:
+        """Its evaluations of a sample."""
+        return self.teacher.tableau.nfe
+
+    def batch(self, denoiser: Denoiser, noise: Tensor, cond: Condition) -> Batch:
+        """Samples with the teacher's states."""
+        return Batch(noise, cond, teacher_states(denoiser, self.teacher, noise, cond, dense=self.dense, cache=self.cache))
 
 
-def given(noises: Noises, targets: Tensor | Sequence[Tensor], rows: int, *, choose: bool) -> tuple[Batch, Batch | None]:
+def given(
+    noise: Tensor, cond: Condition, targets: Tensor | Sequence[Tensor], rows: int, *, choose: bool
+) -> tuple[Batch, Batch | None]:
     """Fitting and validation set of targets that the caller made; the last fifth of the samples chooses, if anything is chosen.
 
     Raises:
         ValueError: targets that do not fit the noise and the rows, or too few samples to keep some for validation.
     """
-    noise = noises.fit
     if len(targets) != rows or any(target.shape != noise.shape for target in targets):
         raise ValueError(
             f"targets must have shape {(rows, *noise.shape)}, a state for each row, got {len(targets)} of "
             f"{tuple(targets[0].shape) if len(targets) else '-'}"
         )
-    whole = Batch(noise, cycle(noises.cond, 0, len(noise)), list(targets))
+    whole = Batch(noise, cond, list(targets))
     if not choose:
         return whole, None
     cut = len(noise) - max(2, len(noise) // 5)

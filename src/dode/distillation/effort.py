@@ -9,22 +9,28 @@ from dode.names import unknown_name
 
 @dataclass(frozen=True)
 class Effort:
-    """Defaults that `distill` takes where its caller names nothing.
+    """What is done where the caller names nothing.
 
     Attributes:
         samples: fitting samples.
         validation: samples that choose.
-        teacher_scale: parts of a step of a teacher that stops where the student stops.
+        tried: samples of each set with which grids and first outputs are tried.
+        firsts: first outputs that are tried.
+        starts: how many of what was tried are fitted end to end before the best one goes on alone.
         refine: accepted steps of the end-to-end fit at the most; 0 for none.
-        search: grids, first outputs and several starts, with learned times, on a dense teacher.
+        times: the end-to-end fit moves the times too.
+        expected: the share of the best undistilled error that the result is expected to have, at the least: how fine a teacher must be.
         budget: network evaluations, as a multiple of the paper's method: 100 samples, a teacher of ten parts a step.
     """
 
     samples: int
     validation: int
-    teacher_scale: int
+    tried: int
+    firsts: tuple[str, ...]
+    starts: int
     refine: int
-    search: bool
+    times: bool
+    expected: float
     budget: float
 
     def evaluations(self, nfe: int) -> int:
@@ -33,9 +39,39 @@ class Effort:
 
 
 EFFORTS = {
-    "fast": Effort(samples=80, validation=20, teacher_scale=8, refine=0, search=False, budget=1.0),
-    "balanced": Effort(samples=100, validation=32, teacher_scale=10, refine=30, search=False, budget=4.0),
-    "thorough": Effort(samples=100, validation=64, teacher_scale=10, refine=40, search=True, budget=15.0),
+    "fast": Effort(
+        samples=40,
+        validation=24,
+        tried=8,
+        firsts=("network", "zero"),
+        starts=1,
+        refine=0,
+        times=False,
+        expected=0.4,
+        budget=1.0,
+    ),
+    "balanced": Effort(
+        samples=100,
+        validation=32,
+        tried=16,
+        firsts=("network", "zero", "mean"),
+        starts=1,
+        refine=30,
+        times=False,
+        expected=0.2,
+        budget=4.0,
+    ),
+    "thorough": Effort(
+        samples=100,
+        validation=64,
+        tried=32,
+        firsts=("network", "zero", "mean"),
+        starts=2,
+        refine=40,
+        times=True,
+        expected=0.1,
+        budget=15.0,
+    ),
 }
 
 

@@ -112,9 +112,9 @@ class _Walker:
         x = start(denoiser, tableau, batch.noise[rows])
         self._device = x.device
 
-        def evaluate(x: Tensor, point: Point) -> Tensor:
+        def evaluate(x: Tensor, point: Point, call: int | None = None) -> Tensor:
             with denoiser.evaluator(x, cond) as ask:
-                return ask(x, point)
+                return ask(x, point, call)
 
         self._run = Run(denoiser, evaluate, tableau, x, first_output(denoiser, tableau, x, cond), rows=used)
         self._rest()

@@ -15,12 +15,14 @@ class Ledger:
         evaluations: network evaluations of one sample, by purpose in the order of first use.
         saved: evaluations that a cache made unnecessary: they count against a budget, so that a run that goes on from its cache
             ends where an uninterrupted one does.
+        last: evaluations that were booked last.
     """
 
     def __init__(self, denoiser: Denoiser) -> None:
         self._denoiser = denoiser
         self.evaluations: dict[str, int] = {}
         self.saved = 0
+        self.last = 0
 
     @property
     def charged(self) -> int:
@@ -32,4 +34,5 @@ class Ledger:
         """Book what is spent while the block runs."""
         before = self._denoiser.evaluations
         yield
-        self.evaluations[purpose] = self.evaluations.get(purpose, 0) + self._denoiser.evaluations - before
+        self.last = self._denoiser.evaluations - before
+        self.evaluations[purpose] = self.evaluations.get(purpose, 0) + self.last

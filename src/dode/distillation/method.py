@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
-from dode.distillation.choice import Candidate, best, judge, shrunk
+from dode.distillation.choice import Candidate, best, judge, leader_of, shrunk
 from dode.distillation.directions import Directions, DirectionsLike, make_directions
+from dode.distillation.effort import Effort
 from dode.distillation.end_to_end import Refined, refine
-from dode.distillation.gram import RIDGES
 from dode.distillation.greedy import Fit, corrected, fit, no_fit
 from dode.distillation.ledger import Ledger
-from dode.distillation.search import Trial, finals, search
+from dode.distillation.search import Search, Trial, count_trials
 from dode.grids import Grid
 from dode.solvers import Solver
-from dode.tableau import FIRST, Tableau
+from dode.tableau import Tableau
 
-AS_FITTED = "the fit as it is"
-# Samples of each set with which a search judges its many candidates; with several solvers these are so many that all but the best
-# are judged with fewer.
-_SEARCH_SAMPLES, _FEW = 32, 8
-# Of what a search tried, how many are fitted end to end with their times; steps, and share of the budget, after which the best of
-# these goes on alone.
-_STARTS, _STEPS, _SHARE = 2, 2, 0.25
+AS_FITTED, BASE = "the fit as it is", "the base"
+# A search takes this share of the budget at the most, and tries nothing with fewer samples than these; with several solvers all but the
+# best are tried with so many.
+_SEARCH_SHARE, _FEWEST = 0.35, 4
+# Of what a search found, how the several starts of an end-to-end fit are compared: after so many steps, within this share of the budget.
+_STEPS, _SHARE = 2, 0.25
+# Validation noise is drawn up to this many times as often where the best candidate's gain is within its doubt.
+_MORE = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,23 +92,32 @@ class Method:
         denoiser: the network.
         directions: of the closed form.
         shrink: choose among the base, the fit and weaker forms of it.
+        spending: what is tried.
         iterations: accepted steps of the end-to-end fit at the most; 0 for none.
         budget: network evaluations that all may take together, teacher included.
         cache: the folder where end-to-end fits keep their state.
         ledger: where evaluations are booked.
         fit, validation: the data; without validation the closed form is given out as it is.
+        more: from samples first .. last - 1 of the validation noise to their data, and the teacher's evaluations of a sample; None where
+            there is no more.
+        too_coarse: whether a result with this error needs a finer teacher, and there is one to be had: then nothing more is fitted to this
+            one.
+        ridges: strengths of the closed form's ridge.
     """
 
     denoiser: Denoiser
     directions: DirectionsLike
     shrink: bool
+    spending: Effort
     iterations: int
     budget: int
     cache: Path | None
     ledger: Ledger
     fit: Batch
     validation: Batch | None
-    ridges: Sequence[float] = field(default=RIDGES)
+    more: tuple[Callable[[int, int], Batch], int] | None
+    too_coarse: Callable[[float], bool]
+    ridges: Sequence[float]
 
     def improve(self, base: Tableau) -> Outcome:
         """On the base's own times."""
@@ -113,53 +125,75 @@ class Method:
         if self.validation is None:
             return closed
         options = shrunk(base, closed.directions, closed.fit) if self.shrink else [(AS_FITTED, closed.tableau)]
-        candidates = [self._judge(name, tableau) for name, tableau in [("the base", base), *options]]
+        candidates = [self._judge(name, tableau) for name, tableau in [(BASE, base), *options]]
         start = min(candidates, key=lambda candidate: candidate.error)
         attempt = self._pursued(_Attempt.begin(closed, "", start), times=False)
         return self._settled(attempt.outcome, candidates if attempt.best is start else [*candidates, attempt.best])
 
-    def search(
-        self, base: Tableau | None, solvers: Sequence[Solver], nfe: int, grids: Sequence[Grid], *, learned: bool
-    ) -> Outcome:
-        """From the best of many solvers and grids by their closed form, to which everything belongs that follows.
+    def search(self, base: Tableau | None, solvers: Sequence[Solver], nfe: int, grids: Sequence[Grid]) -> Outcome:
+        """From the best of many solvers, grids and first outputs by their closed form, to which everything belongs that follows.
 
         Args:
             base: what the result is compared with; None for the best undistilled tableau of those tried.
             solvers, nfe, grids: what is tried.
-            learned: with other first outputs, learned times and several starts.
         """
-        validation = self.validation
-        assert validation is not None
-        many, few = ([batch.part(slice(0, count)) for batch in (self.fit, validation)] for count in (_SEARCH_SAMPLES, _FEW))
-        firsts = FIRST if learned else ("network",)
-        with_base = base is None
-        with self.ledger.count("search"):
-            data = many if len(solvers) == 1 else few
-            trials = search(self.denoiser, solvers, nfe, grids, self.directions, *data, firsts=firsts, with_base=with_base)
-            if data is few:
-                trials = finals(self.denoiser, trials, self.directions, *many, with_base=with_base)
+        trials = self._tried(solvers, nfe, grids, with_base=base is None)
         if base is None:
             most = max(trial.samples for trial in trials)
             base = min((trial for trial in trials if trial.samples == most), key=lambda trial: trial.base_error).base
-        candidates = [self._judge("the base", base)]
+        elif not trials:  # no budget to try anything else
+            return self.improve(base)
+        candidates = [self._judge(BASE, base)]
         attempts = []
-        for trial in _starts(trials) if learned else trials[:1]:
+        for trial in _starts(trials, self.spending.starts):
             closed = replace(self._closed_form(trial.base), base=base, trials=tuple(trials))
-            attempts.append(_Attempt.begin(closed, trial.name, self._judge(f"closed form, {trial.name}", closed.tableau)))
+            options = shrunk(trial.base, closed.directions, closed.fit) if self.shrink else [(AS_FITTED, closed.tableau)]
+            options.append(("undistilled", trial.base))
+            made = [self._judge(f"{name}, {trial.name}", tableau) for name, tableau in options]
+            candidates += made
+            attempts.append(_Attempt.begin(closed, trial.name, min(made, key=lambda candidate: candidate.error)))
+        times = self.spending.times
         if len(attempts) > 1:
             # A few steps show which start is worth the rest of the budget.
-            attempts = [self._pursued(attempt, times=learned, share=_SHARE, iterations=_STEPS) for attempt in attempts]
+            attempts = [self._pursued(attempt, times=times, share=_SHARE, iterations=_STEPS) for attempt in attempts]
         attempts.sort(key=lambda attempt: attempt.best.error)
         # What the first leaves of the budget is the second's.
-        attempts = [self._pursued(attempt, times=learned) for attempt in attempts]
-        for attempt in attempts:
-            candidates += [attempt.start] if attempt.best is attempt.start else [attempt.start, attempt.best]
+        attempts = [self._pursued(attempt, times=times) for attempt in attempts]
+        candidates += [attempt.best for attempt in attempts if attempt.best is not attempt.start]
         return self._settled(min(attempts, key=lambda attempt: attempt.best.error).outcome, candidates)
+
+    def once_more(self, before: Outcome) -> Outcome:
+        """What was found with other data, improved on these."""
+        closed = replace(self._closed_form(before.start), base=before.base, trials=before.trials, notes=before.notes)
+        made = [(before.chosen, before.tableau), (f"{AS_FITTED}, made again", closed.tableau)]
+        candidates = [self._judge(name, tableau) for name, tableau in [(BASE, before.base), *made]]
+        start = min(candidates[1:], key=lambda candidate: candidate.error)
+        attempt = self._pursued(_Attempt.begin(replace(closed, refined=before.refined), "", start), times=self.spending.times)
+        return self._settled(attempt.outcome, candidates if attempt.best is start else [*candidates, attempt.best])
+
+    def _tried(self, solvers: Sequence[Solver], nfe: int, grids: Sequence[Grid], *, with_base: bool) -> list[Trial]:
+        """The trials of a search, the best one first; none where the budget allows none."""
+        validation, firsts = self.validation, self.spending.firsts
+        assert validation is not None
+        trials = count_trials(self.denoiser.schedule, solvers, nfe, grids, firsts)
+        affordable = int(_SEARCH_SHARE * self.budget / (2 * nfe * max(trials, 1)))
+        if affordable < _FEWEST and not with_base:
+            return []
+        several = len(solvers) > 1
+        count = max(_FEWEST, min(self.spending.tried, affordable) // (2 if several else 1))
+
+        def of(samples: int) -> Search:
+            few = slice(0, samples)
+            return Search(self.denoiser, self.directions, self.fit.part(few), validation.part(few), with_base)
+
+        with self.ledger.count("search"):
+            found = of(count).all(solvers, nfe, grids, firsts)
+            return of(4 * count).again(found) if several else found
 
     def _pursued(self, attempt: _Attempt, *, times: bool, share: float = 1.0, iterations: int | None = None) -> _Attempt:
         """An attempt after more steps of the end-to-end fit, within a share of what is left of the budget."""
         steps = self.iterations if iterations is None else min(iterations, self.iterations)
-        if not steps:
+        if not steps or self.too_coarse(attempt.best.error):
             return attempt
         assert self.validation is not None
         start = attempt.best.tableau
@@ -205,12 +239,38 @@ class Method:
             raise FloatingPointError(
                 "; ".join(("neither the base nor what was made of it gives finite samples", *outcome.notes))
             )
-        picked = best(candidates) if self.shrink else min(candidates[1:], key=lambda candidate: candidate.error)
+        if self.shrink:
+            picked, candidates = self._chosen(candidates)
+        else:
+            picked = min(candidates[1:], key=lambda candidate: candidate.error)
         return replace(outcome, tableau=picked.tableau, chosen=picked.name, candidates=tuple(candidates))
 
+    def _chosen(self, candidates: Sequence[Candidate]) -> tuple[Candidate, Sequence[Candidate]]:
+        """The candidate to give out; where the leader's gain is within its doubt, on more noise, as far as there is budget for it."""
+        assert self.validation is not None
+        base, picked, leader = candidates[0], best(candidates), leader_of(candidates)
+        have, most = len(self.validation), _MORE * len(self.validation)
+        while picked is base and leader is not None and leader.error < base.error and self.more is not None and have < most:
+            make, teachers_nfe = self.more
+            more = min(have, most - have)
+            if self.ledger.charged + more * (teachers_nfe + 2 * base.tableau.nfe) > self.budget:
+                break
+            with self.ledger.count("teacher"):
+                batch = make(have, have + more)
+            base, leader = (self._on_more(candidate, batch) for candidate in (base, leader))
+            candidates = [base, *(leader if c.name == leader.name else c for c in candidates[1:])]
+            picked, have = best([base, leader]), have + more
+        return picked, candidates
 
-def _starts(trials: Sequence[Trial]) -> list[Trial]:
-    """The best trial, and the best of those on another grid: the times are what a start decides."""
-    first, *rest = trials
-    others = [trial for trial in rest if trial.base.grid != first.base.grid]
-    return [first, *others][:_STARTS]
+    def _on_more(self, candidate: Candidate, batch: Batch) -> Candidate:
+        with self.ledger.count("choice"):
+            more = judge(self.denoiser, candidate.name, candidate.tableau, batch)
+        return replace(candidate, errors=np.concatenate([candidate.errors, more.errors]))
+
+
+def _starts(trials: Sequence[Trial], most: int) -> list[Trial]:
+    """The best trial, and the best of those on other grids: the times are what a start decides."""
+    found: dict[str, Trial] = {}
+    for trial in trials:
+        found.setdefault(trial.base.grid, trial)
+    return list(found.values())[:most]

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import RenderableType
 
+from dode import statistics
 from dode.distillation.choice import Candidate
 from dode.distillation.end_to_end import Refined
 from dode.distillation.search import Trial
+from dode.distillation.summary import render, summary
 from dode.schedules import Array
+from dode.statistics import Figure
 from dode.tableau import Tableau
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Mean square distance to the teacher's states, over a sample's elements: (K, n), row k at time t_{k+1}."""
+    """Mean square distance to the reference's states (on the fitting set: to the teacher's), over a sample's elements.
+
+    Attributes:
+        base, distilled: (K, n), row k at time t_{k+1}; as many rows as each has.
+        power: (n,) mean square of each sample's own end point, for errors relative to it; None where it is not known.
+    """
 
     base: Array
     distilled: Array
+    power: Array | None = None
 
     @property
     def samples(self) -> int:
@@ -38,10 +45,20 @@ class Errors:
         return float(self.base[-1].mean()), float(self.distilled[-1].mean())
 
     @property
+    def medians(self) -> tuple[float, float]:
+        """Median error of base and distilled at the end."""
+        return float(np.median(self.base[-1])), float(np.median(self.distilled[-1]))
+
+    @property
     def ratio(self) -> float:
-        """Distilled over base at the end; nan where the base has no error."""
+        """Mean of distilled over mean of base at the end; nan where the base has no error."""
         base, distilled = self.end
         return distilled / base if base else float("nan")
+
+    @property
+    def gain(self) -> Figure:
+        """`ratio` with the interval that chance leaves it."""
+        return statistics.ratio(self.distilled[-1], self.base[-1])
 
     @property
     def difference(self) -> tuple[float, float]:
@@ -50,25 +67,65 @@ class Errors:
         error = paired.std(ddof=1) / np.sqrt(len(paired)) if len(paired) > 1 else float("nan")
         return float(paired.mean()), float(error)
 
+    @property
+    def clear(self) -> bool:
+        """Chance does not leave it open which of the two has the smaller mean."""
+        return not self.gain.low < 1 < self.gain.high
+
+    @property
+    def carriers(self) -> int | None:
+        """The fewest samples without which the gain of the mean is none; None where there is no gain."""
+        return statistics.carriers(self.base[-1] - self.distilled[-1])
+
+    def followed_by(self, more: Errors) -> Errors:
+        """These and those of further samples."""
+        power = None if self.power is None or more.power is None else np.concatenate([self.power, more.power])
+        return Errors(np.hstack([self.base, more.base]), np.hstack([self.distilled, more.distilled]), power)
+
     def to_json(self) -> dict[str, Any]:
-        """Means a row, and the paired difference at the end."""
+        """Means a row; of the end the mean, median, high quantile and relative error with their intervals, and the paired difference."""
         mean, error = self.difference
+
+        def figures(errors: Array) -> dict[str, list[float | None]]:
+            return {name: figure.to_json() for name, figure in statistics.figures(errors[-1], self.power).items()}
+
         return {
             "samples": self.samples,
             "base": [_finite(v) for v in self.base.mean(1)],
             "distilled": [_finite(v) for v in self.distilled.mean(1)],
+            "base_end": figures(self.base),
+            "distilled_end": figures(self.distilled),
+            "ratio": self.gain.to_json(),
+            "carriers": self.carriers,
             "end_difference": _finite(mean),
             "end_difference_standard_error": _finite(error),
         }
 
 
 @dataclass(frozen=True)
-class TeacherError:
-    """The teacher's own error: mean square distance of its end point to that of a run twice as fine, on a few samples."""
+class Reference:
+    """What errors on held-out noise are distances to.
 
-    error: float
-    samples: int
+    Attributes:
+        name: the run: finer than the teacher, of another solver and on another grid.
+        nfe: its evaluations.
+        error: the mean square distance, over an element, that its end point may be from the truth.
+        teacher: the teacher's mean square distance to it, which is about the teacher's own error.
+        teacher_nfe: the teacher's evaluations.
+        samples: noises that both were measured on.
+    """
+
+    name: str
     nfe: int
+    error: float
+    teacher: float
+    teacher_nfe: int
+    samples: int
+
+    def range(self, error: float) -> tuple[float, float]:
+        """Between what the true error lies where the distance to the reference is `error`: roots of mean squares add at the most."""
+        root, doubt = math.sqrt(max(error, 0.0)), math.sqrt(self.error)
+        return max(root - doubt, 0.0) ** 2, (root + doubt) ** 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +146,8 @@ class Distilled:
         candidates: all of them with their validation errors; empty for the paper's method.
         refined: what the last end-to-end fit came to; None without one.
         trials: what a search tried, best first.
-        teacher_error: how good the teacher is; None for given targets.
-        fitting: errors on the noise that was fitted.
+        reference: what the errors on held-out noise are distances to, and how good the teacher is; None for given targets.
+        fitting: errors on the noise that was fitted, against the teacher.
         held_out: errors on noise that neither fitted nor chose; None where targets were given or held_out=0.
         notes: what went wrong on the way and was mended.
         seconds: wall time in all.
@@ -111,7 +168,7 @@ class Distilled:
     candidates: tuple[Candidate, ...]
     refined: Refined | None
     trials: tuple[Trial, ...]
-    teacher_error: TeacherError | None
+    reference: Reference | None
     fitting: Errors
     held_out: Errors | None
     notes: tuple[str, ...]
@@ -157,7 +214,7 @@ class Distilled:
 def with_statistics(result: Distilled) -> Distilled:
     """The result with its statistics in the tableau's meta, so that a saved file can tell them."""
     refined = result.refined
-    statistics = {
+    made = {
         "base": result.base.solver,
         "base_grid": result.base.grid,
         "base_times": result.base.times.tolist(),
@@ -183,7 +240,7 @@ def with_statistics(result: Distilled) -> Distilled:
             {"name": t.name, "error": _finite(t.candidate.error), "base_error": _finite(t.base_error), "samples": t.samples}
             for t in result.trials
         ],
-        "teacher_error": result.teacher_error and vars(result.teacher_error).copy(),
+        "reference": result.reference and vars(result.reference).copy(),
         "fitting": result.fitting.to_json(),
         "held_out": result.held_out and result.held_out.to_json(),
         "seconds": round(result.seconds, 3),
@@ -191,147 +248,47 @@ def with_statistics(result: Distilled) -> Distilled:
         "warnings": _warnings(result),
         **result.settings,
     }
-    return replace(result, tableau=result.tableau.with_meta(distillation=statistics))
+    return replace(result, tableau=result.tableau.with_meta(distillation=made))
+
+
+# Fewer fitting and validation samples than these have been seen to give results worse than their base.
+_ENOUGH = (16, 8)
+# A gain that hangs on fewer samples than these is said to.
+_MANY = 5
+# What a reference may be off matters above this share of an error: the true error may then be 1.4 times what is said.
+_MATTERS = 0.03
 
 
 def _warnings(result: Distilled) -> list[str]:
     found = list(result.notes)
-    base = (result.held_out or result.fitting).end[0]
-    poor = result.teacher_error
-    if poor is not None and poor.error > base / 10:
+    shown, where = (result.held_out, "held-out") if result.held_out else (result.fitting, "fitting")
+    fitted, chosen = result.settings["samples"], result.settings["validation"]
+    if result.candidates and (fitted < _ENOUGH[0] or chosen < _ENOUGH[1]):
         found.append(
-            f"the teacher itself is poor: its error {poor.error:.1e} is above a tenth of the base's {base:.1e}; take a finer one "
-            '(teacher_scale, teacher_nfe) or a better solver (teacher="deis")'
+            f"{fitted} fitting and {chosen} validation samples are few: with fewer than {_ENOUGH[0]} and {_ENOUGH[1]} results were "
+            "seen that are worse than their base"
         )
-    mean, error = (result.held_out or result.fitting).difference
-    if mean > 2 * error:
-        found.append(f"the result is worse than its base on {'held-out' if result.held_out else 'fitting'} noise")
+    base, distilled = shown.end
+    if shown.gain.low > 1 or (math.isinf(distilled) and not math.isinf(base)):
+        found.append(f"the result is worse than its base on {where} noise")
+    elif shown.medians[1] > shown.medians[0] and distilled < base:
+        found.append(f"the median sample is further off than the base's on {where} noise, though the mean is nearer")
+    carriers = shown.carriers
+    if carriers is not None and carriers < _MANY <= shown.samples // 4:
+        samples = "one sample" if carriers == 1 else f"{carriers} samples"
+        found.append(f"the gain of the mean hangs on {samples} of {shown.samples}")
+    reference = result.reference
+    if reference is not None and result.held_out is not None and reference.error > _MATTERS * distilled:
+        low, high = reference.range(distilled)
+        found.append(
+            f"the result has come near the teacher: the reference that it is measured against may be off by {reference.error:.1e} itself, "
+            f"so the true error lies between {low:.1e} and {high:.1e}"
+        )
     if result.refined is not None and not result.refined.iterations:
         found.append(f"the end-to-end fit made no step ({result.refined.stopped}): this is the closed form")
     return found
 
 
-def summary(tableau: Tableau) -> RenderableType:
-    """What a distilled tableau remembers of its making, as a rich renderable; of a plain tableau, its numbers."""
-    made = tableau.meta.get("distillation")
-    if not made:
-        return Text(str(tableau))
-    shown = made["held_out"] or made["fitting"]
-    where = "held-out" if made["held_out"] else "fitting"
-    lines = [
-        f"errors: mean square distance to the teacher's states, {shown['samples']} {where} samples; last row: the result",
-        _verdict(shown, where),
-        _choice(made),
-        _kept(made),
-        _refinement(made["refined"]),
-        f"teacher: {made['teacher']}{_teacher_error(made['teacher_error'])}",
-        f"{made['samples']} fitting and {made['validation']} validation samples, seed {made['seed']}, effort {made['effort']}",
-        "evaluations: "
-        + ", ".join(f"{n:,} {what}" for what, n in made["evaluations"].items() if n)
-        + f"; {made['seconds']:.1f} s",
-        *(f"warning: {text}" for text in made["warnings"]),
-    ]
-    parts: list[RenderableType] = [_rows(tableau, made, shown), Text("\n".join(line for line in lines if line))]
-    if made["trials"]:
-        parts.append(_trials(made["trials"]))
-    return Group(*parts)
-
-
-def _rows(tableau: Tableau, made: Mapping[str, Any], shown: Mapping[str, Any]) -> Table:
-    table = Table(title=f"{tableau.title}, {made['model']}")
-    # lambda is what a row of the result has only where nothing was done after the paper's fit.
-    single = len(made["directions"]) == 1 and made["chosen"] == "the fit as it is"
-    comparable = made["base_times"] == tableau.times.tolist()
-    names = ["step", "t", *(["lambda", "s.e."] if single else []), *(["error base"] if comparable else []), "distilled"]
-    for name in [*names, *(["ratio"] if comparable else [])]:
-        table.add_column(name, justify="right")
-    for k in range(tableau.rows):
-        cells = [str(k + 1), f"{tableau.times[k]:.4g} -> {tableau.times[k + 1]:.4g}"]
-        if single:
-            deviation = made["standard_errors"][k][0]
-            cells += [f"{made['coefficients'][k][0]:+.4f}", "" if deviation is None else f"{deviation:.4f}"]
-        distilled = shown["distilled"][k]
-        if comparable:
-            base = shown["base"][k]
-            ratio = "" if not base or distilled is None else f"{distilled / base:.3f}"
-            cells += [_number(base), _number(distilled), ratio]
-        else:
-            cells.append(_number(distilled))
-        table.add_row(*cells)
-    return table
-
-
-def _trials(trials: Sequence[Mapping[str, Any]], most: int = 12) -> Table:
-    with_base = any(trial["base_error"] is not None for trial in trials)
-    table = Table(title=f"tried, by validation error of the closed form ({min(most, len(trials))} of {len(trials)})")
-    counted = all("samples" in trial for trial in trials)  # older files do not say it
-    ends = ["closed form", *(["samples"] if counted else [])]
-    for name in ("solver, grid, first output", *(["as it is"] if with_base else []), *ends):
-        table.add_column(name, justify="left" if name.startswith("solver") else "right")
-    for trial in trials[:most]:
-        numbers = ([trial["base_error"]] if with_base else []) + [trial["error"]]
-        cells = ["diverged" if n is None else f"{n:.3e}" for n in numbers]
-        table.add_row(trial["name"], *cells, *([str(trial["samples"])] if counted else []))
-    return table
-
-
-def _verdict(shown: Mapping[str, Any], where: str) -> str:
-    base, distilled = shown["base"][-1], shown["distilled"][-1]
-    error = shown["end_difference_standard_error"]
-    if not base or distilled is None or error is None:
-        return f"end point on {where} noise: {_number(distilled)}, the base {_number(base)}"
-    difference = shown["end_difference"]
-    if difference == 0:
-        return f"end point on {where} noise: {distilled:.3e}, that of the base"
-    doubt = "" if abs(difference) > 2 * error else " (within two standard errors: no clear difference)"
-    word = "better" if difference < 0 else "WORSE"
-    return f"end point on {where} noise: {distilled:.3e}, {distilled / base:.3f} of the base's {base:.3e}, {word}{doubt}"
-
-
-def _choice(made: Mapping[str, Any]) -> str:
-    candidates = made["candidates"]
-    if not candidates:
-        return f"given out: {made['chosen']}"
-    diverged = sum(candidate["error"] is None for candidate in candidates)
-    return f"given out: {made['chosen']}, of {len(candidates)} candidates" + (f"; {diverged} diverged" if diverged else "")
-
-
-def _kept(made: Mapping[str, Any]) -> str:
-    count, unused = len(made["directions"]), made.get("unused")
-    if count == 1:
-        return ""
-    text = f"directions kept in each row, of {count}: {', '.join(str(kept) for kept in made['kept'])}"
-    return text + (f"; in no row, being zero or in the span of the others: {', '.join(unused)}" if unused else "")
-
-
-def _refinement(refined: Mapping[str, Any] | None) -> str:
-    if refined is None:
-        return ""
-    first, last = refined["validation"]
-    return (
-        f"end-to-end fit: {refined['unknowns']} unknowns, {refined['iterations']} steps, validation error {first:.3e} -> {last:.3e}; "
-        f"stopped: {refined['stopped']}"
-        + (f"; {refined['diverged']} steps diverged and were taken back" if refined["diverged"] else "")
-    )
-
-
-def _teacher_error(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return ""
-    return f", its own error {found['error']:.1e} (against one twice as fine, {found['samples']} samples)"
-
-
-def _number(value: float | None) -> str:
-    return "diverged" if value is None else f"{value:.3e}"
-
-
 def _finite(value: float) -> float | None:
     """JSON has no nan and no infinity."""
     return float(value) if np.isfinite(value) else None
-
-
-def render(renderable: RenderableType, width: int = 110) -> str:
-    """A rich renderable as plain text."""
-    buffer = io.StringIO()
-    Console(file=buffer, width=width, color_system=None).print(renderable)
-    return buffer.getvalue().rstrip()

@@ -1,12 +1,14 @@
 """Where to start: many grids, solvers and first outputs, each judged by its closed form on one dense teacher run.
 
 Steps between grid families matter more than any coefficient, so this comes before the end-to-end fit, which then moves every time.
+The closed form of a solver depends on its times alone, as its directions span the state and the outputs whatever the solver: of those that
+ask at the same times only one is fitted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
@@ -20,10 +22,24 @@ from dode.solvers import REGISTRY, Solver
 from dode.solvers import solver as make_solver
 from dode.tableau import Tableau
 
-# One-parameter families of grids.
+# One-parameter families of grids, and what is taken of them where a budget is small.
 POWERS = (0.8, 1.0, 1.2, 1.5, 2.0, 3.0)
 SHIFTS = (0.5, 0.7, 1.5, 2.5, 4.0, 6.0)
 RHOS = (3.0, 7.0)
+FEW_GRIDS: tuple[Grid, ...] = (
+    *(Power(exponent=p) for p in (1.0, 1.2, 1.5, 2.0, 3.0)),
+    *(Shifted(shift=s) for s in (0.5, 2.5, 6.0)),
+    LogSNR(),
+    Karras(),
+)
+ALL_GRIDS: tuple[Grid, ...] = (
+    *(Power(exponent=p) for p in POWERS),
+    *(Shifted(shift=s) for s in SHIFTS),
+    LogSNR(),
+    *(Karras(rho=r) for r in RHOS),
+)
+# Those with names, for a search over all solvers.
+NAMED_GRIDS: tuple[Grid, ...] = (Uniform(), Quadratic(), LogSNR(), Karras())
 # How many of the best grids with one first output that is no evaluation are tried with the other one: these two like the same grids.
 _WITH_OTHER = 3
 # How many of those tried with few samples are tried again: the best closed forms, and the best bases.
@@ -37,8 +53,8 @@ class Trial:
     Attributes:
         name: solver, grid and first output.
         base: the solver as it is.
-        candidate: its closed form, judged on validation.
-        base_error: the validation error of the base; nan where it was not measured.
+        candidate: the closed form for its times, judged on validation; another solver's where that asks at the same times.
+        base_error: of the solver as it is; nan where it was not measured.
         samples: of the validation, that it was judged with.
     """
 
@@ -49,87 +65,93 @@ class Trial:
     samples: int
 
 
-def grid_families() -> list[Grid]:
-    """The grids that a thorough search tries."""
-    return [
-        *(Power(exponent=p) for p in POWERS),
-        *(Shifted(shift=s) for s in SHIFTS),
-        LogSNR(),
-        *(Karras(rho=r) for r in RHOS),
-    ]
+@dataclass(eq=False)
+class Search:
+    """Tries tableaux on given data, each set of times only once.
 
-
-def search(
-    denoiser: Denoiser,
-    solvers: Sequence[Solver],
-    nfe: int,
-    grids: Sequence[Grid],
-    directions: DirectionsLike,
-    batch: Batch,
-    validation: Batch,
-    *,
-    firsts: Sequence[str] = ("network",),
-    with_base: bool = False,
-) -> list[Trial]:
-    """Try every solver on every grid, also with other first outputs; the best trial first.
-
-    Args:
+    Attributes:
         denoiser: the network.
-        solvers: to try.
-        nfe: number of evaluations that every sample pays.
-        grids: to try.
         directions: of the closed form.
-        batch, validation: with dense teacher states.
-        firsts: first outputs to try, "network" among them: the first of the others on every grid, the next on its best ones.
+        fit, validation: with dense teacher states.
         with_base: measure the bases too.
     """
-    trials = [
-        _trial(denoiser, tableau, directions, batch, validation, with_base)
-        for tableau in _tableaux(denoiser.schedule, solvers, nfe, grids)
-    ]
-    # Where the first output costs no call, other grids are good than where it does.
-    wanted = [(s, grid) for s in solvers for grid in grids]
-    for first in firsts:
-        if first == "network":
-            continue
-        found = [
-            _trial(denoiser, replace(tableau, first=first), directions, batch, validation, with_base)
-            for s, grid in wanted
-            for tableau in _tableaux(denoiser.schedule, [s], nfe + 1, [grid])
-        ]
-        trials += found
-        best = {(t.base.solver, t.base.grid) for t in sorted(found, key=lambda t: t.candidate.error)[:_WITH_OTHER]}
-        wanted = [(s, grid) for s, grid in wanted if (str(s), str(grid)) in best]
-    return sorted(trials, key=lambda trial: trial.candidate.error)
+
+    denoiser: Denoiser
+    directions: DirectionsLike
+    fit: Batch
+    validation: Batch
+    with_base: bool
+    _known: dict[tuple[bytes, str], Candidate] = field(default_factory=dict)
+
+    def all(self, solvers: Sequence[Solver], nfe: int, grids: Sequence[Grid], firsts: Sequence[str]) -> list[Trial]:
+        """Every solver on every grid, also with other first outputs; the best trial first.
+
+        Args:
+            solvers, grids: to try.
+            nfe: number of evaluations that every sample pays.
+            firsts: first outputs to try, "network" among them: the first of the others on every grid, the next on its best ones.
+        """
+        schedule = self.denoiser.schedule
+        trials = [self.trial(tableau) for tableau in _tableaux(schedule, solvers, nfe, grids)]
+        # Where the first output costs no call, other grids are good than where it does.
+        wanted = [(s, grid) for s in solvers for grid in grids]
+        for first in firsts:
+            if first == "network":
+                continue
+            found = [
+                self.trial(replace(tableau, first=first))
+                for s, grid in wanted
+                for tableau in _tableaux(schedule, [s], nfe + 1, [grid])
+            ]
+            trials += found
+            best = {(t.base.solver, t.base.grid) for t in sorted(found, key=lambda t: t.candidate.error)[:_WITH_OTHER]}
+            wanted = [(s, grid) for s, grid in wanted if (str(s), str(grid)) in best]
+        return sorted(trials, key=lambda trial: trial.candidate.error)
+
+    def again(self, trials: Sequence[Trial]) -> list[Trial]:
+        """The trials with the best ones, found on other data, made again; these come first."""
+        best = list({trial.candidate.name: trial for trial in reversed(trials)}.values())[::-1][:_FINALISTS]
+        if self.with_base:
+            by_base = sorted(trials, key=lambda trial: trial.base_error)
+            best += [trial for trial in by_base[:_FINAL_BASES] if trial not in best]
+        made = [self.trial(trial.base) for trial in best]
+        return sorted(made, key=lambda trial: trial.candidate.error) + [trial for trial in trials if trial not in best]
+
+    def trial(self, base: Tableau) -> Trial:
+        """One tableau."""
+        shared = {"network": "", "zero": ", D0 = 0", "mean": ", D0 = mean"}[base.first]
+        name = f"{base.solver}, {base.grid}{shared}"
+        key = (base.times.tobytes(), base.first)
+        if key not in self._known:
+            self._known[key] = judge(self.denoiser, name, self._closed_form(base), self.validation)
+        error = judge(self.denoiser, name, base, self.validation).error if self.with_base else float("nan")
+        return Trial(name, base, self._known[key], error, len(self.validation))
+
+    def _closed_form(self, base: Tableau) -> Tableau:
+        along = make_directions(self.directions, base)
+        try:
+            return corrected(base, along, fit(self.denoiser, base, along, self.fit, RIDGES).coefficients)
+        except FloatingPointError:  # the base is the only one to judge, and may diverge too
+            return base
 
 
-def finals(
-    denoiser: Denoiser,
-    trials: Sequence[Trial],
-    directions: DirectionsLike,
-    batch: Batch,
-    validation: Batch,
-    *,
-    with_base: bool = False,
-) -> list[Trial]:
-    """The trials with the best ones made again from more samples; these come first.
-
-    Args:
-        trials: the best one first.
-        denoiser, directions, batch, validation, with_base: as `search`.
-    """
-    best = list(trials[:_FINALISTS])
-    if with_base:
-        by_base = sorted(trials, key=lambda trial: trial.base_error)
-        best += [trial for trial in by_base[:_FINAL_BASES] if trial not in best]
-    again = [_trial(denoiser, trial.base, directions, batch, validation, with_base) for trial in best]
-    return sorted(again, key=lambda trial: trial.candidate.error) + [trial for trial in trials if trial not in best]
+def every_solver() -> list[Solver]:
+    """All solvers of the registry with the options that people use."""
+    return [make_solver(name) for name in REGISTRY]
 
 
-def everything() -> tuple[list[Solver], list[Grid]]:
-    """All solvers of the registry with the options that people use, and the grids that have names."""
-    solvers = [make_solver(name) for name in REGISTRY]
-    return solvers, [Uniform(), Quadratic(), LogSNR(), Karras()]
+def count_trials(
+    schedule: NoiseSchedule, solvers: Sequence[Solver], nfe: int, grids: Sequence[Grid], firsts: Sequence[str]
+) -> int:
+    """How many sets of times `Search.all` fits, at the most."""
+    plain = {tableau.times.tobytes() for tableau in _tableaux(schedule, solvers, nfe, grids)}
+    if len(firsts) == 1:
+        return len(plain)
+    return (
+        len(plain)
+        + len({t.times.tobytes() for t in _tableaux(schedule, solvers, nfe + 1, grids)})
+        + _WITH_OTHER * (len(firsts) - 2)
+    )
 
 
 def _tableaux(schedule: NoiseSchedule, solvers: Iterable[Solver], nfe: int, grids: Iterable[Grid]) -> Iterator[Tableau]:
@@ -140,17 +162,3 @@ def _tableaux(schedule: NoiseSchedule, solvers: Iterable[Solver], nfe: int, grid
                 yield s.tableau(schedule, nfe, grid)
             except ValueError:  # a budget or a grid that this solver does not have here
                 continue
-
-
-def _trial(
-    denoiser: Denoiser, base: Tableau, directions: DirectionsLike, batch: Batch, validation: Batch, with_base: bool
-) -> Trial:
-    along = make_directions(directions, base)
-    try:
-        found = corrected(base, along, fit(denoiser, base, along, batch, RIDGES).coefficients)
-    except FloatingPointError:  # the base is the only one to judge, and may diverge too
-        found = base
-    shared = {"network": "", "zero": ", D0 = 0", "mean": ", D0 = mean"}[base.first]
-    name = f"{base.solver}, {base.grid}{shared}"
-    error = judge(denoiser, name, base, validation).error if with_base else float("nan")
-    return Trial(name, base, judge(denoiser, name, found, validation), error, len(validation))

@@ -1,0 +1,117 @@
+"""Carrying a plan out: the teacher, the data, the fit and the choice."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from dode.distillation.batch import Batch
+from dode.distillation.data import CHOICE, FIT, Noises, given
+from dode.distillation.gram import RIDGES
+from dode.distillation.ledger import Ledger
+from dode.distillation.method import Method, Outcome
+from dode.distillation.plan import Plan
+from dode.distillation.search import ALL_GRIDS, FEW_GRIDS, NAMED_GRIDS, every_solver
+from dode.distillation.teaching import Teaching, choose_teacher, finer, too_coarse
+from dode.first_output import mean_output
+
+# Budgets up to this many times the paper's cost try fewer grids.
+_SMALL = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What carrying out a plan came to.
+
+    Attributes:
+        outcome: the tableau, and how it was found.
+        teaching: the teacher, and how it was chosen; None where targets were given.
+        fit, validation: the data.
+        noises: where more of it comes from.
+        ledger: what it cost.
+    """
+
+    outcome: Outcome
+    teaching: Teaching | None
+    fit: Batch
+    validation: Batch | None
+    noises: Noises
+    ledger: Ledger
+
+
+def carry_out(plan: Plan, ledger: Ledger) -> Made:
+    """Choose the teacher, run it, fit and choose; go on with a finer teacher where the result has come near this one.
+
+    Raises:
+        ValueError: a teacher that is coarser than the student or the student itself.
+        FloatingPointError: the network gave NaN or infinite values; the message names the step.
+    """
+    noises = Noises(plan.denoiser, plan.seed, plan.noise, plan.counts, plan.cond)
+    if plan.teacher is None:
+        assert plan.targets is not None
+        fit, judging = given(*noises.of(FIT), plan.targets, plan.base.rows, choose=plan.shrink or plan.refine > 0)
+        return Made(_improved(plan, _method(plan, ledger, fit, judging, None, noises)), None, fit, judging, noises, ledger)
+    teaching: Teaching | None = choose_teacher(plan, plan.teacher, noises, ledger)
+    before: Outcome | None = None
+    while True:
+        assert teaching is not None
+        made = _taught(plan, teaching, noises, ledger, before)
+        before = made.outcome
+        teaching = finer(plan, teaching, _error(before), noises, ledger)
+        if teaching is None:
+            return made
+
+
+def _taught(plan: Plan, teaching: Teaching, noises: Noises, ledger: Ledger, before: Outcome | None) -> Made:
+    """What a teacher leads to, from the start or from what another one led to."""
+    tutor = teaching.tutor
+    with ledger.count("teacher"):
+        fit = tutor.batch(plan.denoiser, *noises.of(FIT))
+        judging = tutor.batch(plan.denoiser, *noises.of(CHOICE)) if plan.validation else None
+    ledger.saved += tutor.nfe * (plan.samples + plan.validation) - ledger.last
+    method = _method(plan, ledger, fit, judging, teaching, noises)
+    outcome = _improved(plan, method) if before is None else method.once_more(before)
+    if outcome.tableau.first == "mean" and not plan.cond:
+        # An unconditional network's mean first output goes into the file.
+        with ledger.count("shared"):
+            mean = mean_output(plan.denoiser, outcome.tableau, fit.noise.to(plan.denoiser.device), {})
+        outcome = replace(outcome, tableau=replace(outcome.tableau, mean=mean.cpu().double().numpy()))
+    return Made(outcome, teaching, fit, judging, noises, ledger)
+
+
+def _method(plan: Plan, ledger: Ledger, fit: Batch, judging: Batch | None, teaching: Teaching | None, noises: Noises) -> Method:
+    tutor = None if teaching is None else teaching.tutor
+
+    def more(first: int, last: int) -> Batch:
+        assert tutor is not None
+        return tutor.batch(plan.denoiser, *noises.of(CHOICE, first, last))
+
+    return Method(
+        denoiser=plan.denoiser,
+        directions=plan.directions,
+        shrink=plan.shrink,
+        spending=plan.spending,
+        iterations=plan.refine,
+        budget=plan.budget,
+        cache=plan.cache,
+        ledger=ledger,
+        fit=fit,
+        validation=judging,
+        more=None if tutor is None else (more, tutor.nfe),
+        too_coarse=lambda error: teaching is not None and too_coarse(plan, teaching, error, ledger),
+        ridges=(0.0,) if plan.paper else RIDGES,
+    )
+
+
+def _improved(plan: Plan, method: Method) -> Outcome:
+    if plan.automatic:
+        return method.search(None, every_solver(), plan.nfe, NAMED_GRIDS)
+    if plan.search:
+        grids = FEW_GRIDS if plan.spending.budget <= _SMALL else ALL_GRIDS
+        return method.search(plan.base, [plan.solver], plan.nfe, grids)
+    return method.improve(plan.base)
+
+
+def _error(outcome: Outcome) -> float:
+    """Of what was chosen, on validation; nan where nothing was."""
+    return next((c.error for c in outcome.candidates if c.name == outcome.chosen), math.nan)
