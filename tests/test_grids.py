@@ -20,6 +20,7 @@ from dode.grids import (
     Point,
     Power,
     Quadratic,
+    Shifted,
     Trailing,
     Uniform,
     checked_times,
@@ -82,6 +83,59 @@ def test_start_is_the_first_time(family: type[GridFamily]) -> None:
             family(start=600.0).times(VP_LINEAR, 5)
     else:
         assert family(start=600.0).times(VP_LINEAR, 5)[0] == 600
+
+
+# A part of the grid.
+
+
+@every_family
+@every_schedule
+def test_strength_one_is_the_whole_grid(family: type[GridFamily], schedule: NoiseSchedule) -> None:
+    np.testing.assert_array_equal(family(strength=1.0).times(schedule, 7), family().times(schedule, 7))
+
+
+@pytest.mark.parametrize("family", [Uniform, Quadratic, Power, Shifted])
+@every_schedule
+def test_strength_is_the_last_steps_of_a_longer_grid(family: type[GridFamily], schedule: NoiseSchedule) -> None:
+    if isinstance(schedule, VE) and issubclass(family, Power):
+        pytest.skip("the last of ten steps would begin below the lowest time, so these are others")
+    for final in ("zero", "sigma_min"):
+        found = family(final=final, strength=0.4).times(schedule, 4)
+        np.testing.assert_allclose(found, family(final=final).times(schedule, 10)[-5:], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("family", [LogSNR, Karras])
+def test_strength_is_a_share_of_the_coordinate(family: type[GridFamily]) -> None:
+    full = family().times(VP_LINEAR, 11)
+    for steps in (1, 2, 6):
+        assert family(strength=0.5).times(VP_LINEAR, steps)[0] == pytest.approx(full[5], rel=ROUNDING)
+    # From the middle of 11 evaluations there are 6.
+    np.testing.assert_allclose(family(strength=0.5).times(VP_LINEAR, 6), full[5:], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize(("steps", "strength"), [(50, 0.3), (50, 0.75), (20, 0.6), (10, 0.5), (30, 0.95), (7, 0.8), (4, 0.3)])
+@pytest.mark.parametrize(
+    ("grid", "config"),
+    [
+        (Leading, {"timestep_spacing": "leading"}),
+        (Trailing, {"timestep_spacing": "trailing"}),
+        (Linspace, {"timestep_spacing": "linspace"}),
+    ],
+    ids=["leading", "trailing", "linspace"],
+)
+def test_strength_is_diffusers_image_to_image(
+    grid: type[GridFamily], config: dict[str, Any], steps: int, strength: float
+) -> None:
+    """Its pipelines' `get_timesteps` takes the last int(N strength) of N times."""
+    scheduler = stable_diffusion("DDIMScheduler", **config)
+    scheduler.set_timesteps(steps)
+    nfe = int(steps * strength)
+    expected = scheduler.timesteps[steps - nfe :]
+    named = grid(strength=nfe / steps).times(VP.scaled_linear(), nfe)
+    np.testing.assert_array_equal(named, [*expected.numpy(), -1])
+    # By the strength itself where this is the shortest of diffusers' runs that come to as many evaluations.
+    if steps == math.ceil(nfe / strength - 1e-9):
+        np.testing.assert_array_equal(grid(strength=strength).times(VP.scaled_linear(), nfe), named)
 
 
 # The same as others make them.
@@ -254,6 +308,8 @@ def test_no_steps_are_refused(family: type[GridFamily], steps: int) -> None:
         ([], "needs at least 2 times, got 0"),
         ([math.inf, 0], "has times that are not finite"),
         ([math.nan, 0], "has times that are not finite"),
+        ([999, 500, 500 - 1e-8, -1], "has times too close to tell apart, 500 then 499.99999999"),
+        ([999, 0, -1e-7], "has times too close to tell apart, 0 then -1e-07"),
     ],
 )
 def test_bad_times_are_refused(times: list[float], message: str) -> None:
@@ -275,6 +331,12 @@ def test_bad_times_are_refused(times: list[float], message: str) -> None:
         (lambda: Explicit((9.0, 0.0), (1.0, 1.0)), "alphas and sigmas come together, or neither"),
         (lambda: Explicit((9.0, 0.0), (1.0,), (1.0,)), "need one value for each of the 2 times"),
         (lambda: Explicit((9.0, 0.0)).times(VP_LINEAR, 3), "3 steps need 4 times, got 2"),
+        (lambda: Explicit((9.0, 0.0), (0.5, math.nan), (0.5, 0.0)), "alphas and sigmas must be finite and not negative"),
+        (lambda: Explicit((9.0, 0.0), (0.5, 0.5), (0.5, 0.5)), "sigma / alpha must fall from each time to the next"),
+        (lambda: Uniform(strength=0.0), r"strength must lie in \(0, 1\], got 0\.0"),
+        (lambda: Trailing(strength=1.5), r"strength must lie in \(0, 1\], got 1\.5"),
+        (lambda: Uniform(start=500.0, strength=0.5), "give a start or a strength, not both"),
+        (lambda: Uniform(strength=1e-4).times(VP_LINEAR, 3), "uniform must start above the lowest time 0, got -0.9"),
     ],
 )
 def test_bad_arguments_are_refused(make: Any, message: str) -> None:

@@ -403,10 +403,10 @@ class Explicit(Grid):
         if len(self.values) != steps + 1:
             raise ValueError(f"{steps} steps need {steps + 1} times, got {len(self.values)}")
         times = checked_times(np.array(self.values, np.float64), schedule)
-        return self._rounded(times, schedule) if schedule.integer_times else times
+        return self._whole(times, schedule) if schedule.integer_times else times
 
-    def _rounded(self, times: Array, schedule: NoiseSchedule) -> Array:
-        whole = np.where(times < schedule.t_min, times, np.rint(times))
+    def _whole(self, times: Array, schedule: NoiseSchedule) -> Array:
+        whole = np.where(times < schedule.t_min, times, _rounded(times))
         if self.alphas is not None and (whole != times).any():
             raise ValueError(
                 f"the network takes whole times only, got t = {times[whole != times][0]:g}: round the times that have alphas and "
@@ -492,7 +492,7 @@ def whole_times(times: Array, schedule: NoiseSchedule, what: str = "the grid") -
         ValueError: there are more times than whole ones.
     """
     asked = len(times) - (times[-1] < schedule.t_min)
-    highest = float(np.rint(times[0]))
+    highest = float(_rounded(times[0]))
     _check_room(asked, schedule.t_min, highest, what)
     return np.append(nearest_whole(times[:asked], schedule.t_min, highest), times[asked:])
 
@@ -501,7 +501,12 @@ def nearest_whole(times: Array, lowest: float, highest: float) -> Array:
     """The whole numbers in [lowest, highest], decreasing strictly, that are nearest to decreasing times; there must be enough."""
     # Where t_i falls by 1 at least, t_i + i does not rise, and rounding it keeps that: the nearest ones are those of an isotonic fit.
     index = np.arange(len(times))
-    return np.clip(np.rint(_never_rising(times + index)), lowest + max(len(times) - 1, 0), highest) - index
+    return np.clip(_rounded(_never_rising(times + index)), lowest + max(len(times) - 1, 0), highest) - index
+
+
+def _rounded(values: Array) -> Array:
+    """The nearest whole numbers; halves go down, where less noise is left for the last step."""
+    return np.ceil(values - 0.5) + 0.0  # no negative zero
 
 
 def _never_rising(values: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -48,13 +49,14 @@ class Path:
         """
         inner = np.array(times, np.float64)
         if self.schedule.integer_times:
-            lowest, highest = (round(t) for t in sorted((start.t, end.t)))
-            if len(inner) > highest - lowest - 1:
+            low, high = sorted((start.t, end.t))
+            lowest, highest = max(math.floor(low) + 1, self.schedule.t_min), math.ceil(high) - 1
+            if len(inner) > highest - lowest + 1:
                 raise ValueError(
                     f"there is no whole time for a stage between t = {start.t:g} and {end.t:g}: take fewer steps or another grid"
                 )
             way = 1 if start.t > end.t else -1
-            inner = nearest_whole(inner[::way], lowest + 1, highest - 1)[::way]
+            inner = nearest_whole(inner[::way], lowest, highest)[::way]
         return [Point(float(t), float(self.schedule.alpha(t)), float(self.schedule.sigma(t))) for t in inner]
 
 
