@@ -76,6 +76,17 @@ def test_many_steps_never_ask_below_the_lowest_time(family: type[GridFamily]) ->
     assert (np.diff(times) < 0).all()
 
 
+@pytest.mark.parametrize("family", [Leading, Linspace])
+def test_the_lowest_time_of_a_spacing_is_the_schedules_to_the_last_bit(family: type[GridFamily]) -> None:
+    """Else it comes twice, a rounding apart."""
+    for shift in np.linspace(0.3, 12, 100):
+        schedule = Flow(shift=float(shift), time_scale=40.0, t_min=0.01)
+        for final in ("zero", "sigma_min"):
+            times = family(final=final).times(schedule, 4)
+            assert schedule.t_min in times
+            assert np.diff(times).max() < -1e-3
+
+
 @every_family
 def test_start_is_the_first_time(family: type[GridFamily]) -> None:
     if family in (Leading, Trailing, Linspace):
@@ -325,6 +336,9 @@ def test_bad_times_are_refused(times: list[float], message: str) -> None:
         (lambda: Karras(rho=0.0), "rho of a Karras grid must be above 0, got 0.0"),
         (lambda: Power(exponent=-1.0), "exponent of a power grid must be above 0, got -1.0"),
         (lambda: Uniform(start=0.0).times(VP_LINEAR, 3), "must start above the lowest time 0, got 0"),
+        (lambda: LogSNR(start=0.0).times(VP_LINEAR, 3), "log-snr must start above the lowest time 0, got 0"),
+        (lambda: LogSNR().times(Flow(t_min=0.0), 3), "log-snr grid ends at the schedule's t_min, and sigma = 0 at 0: make the"),
+        (lambda: Karras().times(ContinuousVP(t_min=0.0), 3), "karras grid ends at the schedule's t_min, and sigma = 0 at 0"),
         (lambda: Uniform(start=2000.0).times(VP_LINEAR, 3), "leaves the schedule's times"),
         (lambda: Trailing().times(VP_LINEAR, 1500), "the trailing grid with 1500 steps must decrease strictly"),
         (lambda: Leading().times(VP_LINEAR, 1001), "the leading grid with 1001 steps must decrease strictly"),

@@ -29,6 +29,7 @@ SCHEDULES: dict[str, NoiseSchedule] = {
     "scaled linear": VP.scaled_linear(),
     "squared cosine": VP.squared_cosine(),
     "zero snr": VP.scaled_linear().rescaled_zero_terminal_snr(),
+    "zero snr in alphas_cumprod": VP.scaled_linear(interpolation="alphas_cumprod").rescaled_zero_terminal_snr(),
     "zero snr in sigma": VP.scaled_linear(interpolation="sigma").rescaled_zero_terminal_snr(),
     "continuous": ContinuousVP(),
     "continuous of a constant rate": ContinuousVP(1.0, 1.0, t_max=10.0),

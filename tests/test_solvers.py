@@ -567,6 +567,13 @@ def test_a_list_that_does_not_fit_its_number_of_calls_says_what_would() -> None:
         solver.tableau(VP_LINEAR, 12, [*TEN, -1])
 
 
+def test_a_list_down_to_the_lowest_time_is_inverted_from_there() -> None:
+    solver = dode.solver("ddim")
+    assert solver.tableau(VP_LINEAR, grid=[999, 500, 0, -1], reverse=True).times.tolist() == [0, 500, 999]
+    assert solver.tableau(VP_LINEAR, grid=[999, 500, 100, -1], reverse=True).times.tolist() == [0, 100, 500, 999]
+    assert solver.tableau(VP_LINEAR, grid=[999, 500, 100], reverse=True).times.tolist() == [100, 500, 999]
+
+
 @every_solver
 def test_no_scale_of_a_tableau_is_a_negative_zero(solver: dode.Solver) -> None:
     for schedule, last in ((VP_LINEAR, -1.0), (Flow(), -0.0)):

@@ -157,7 +157,7 @@ class GridFamily(Grid):
     def times(self, schedule: NoiseSchedule, steps: int) -> Array:
         if steps < 1:
             raise ValueError(f"a grid needs at least 1 step, got {steps}")
-        what = f"the {self.name} grid with {steps} steps"
+        what = f"the {self} grid with {steps} steps"
         if schedule.integer_times:
             _check_room(steps + (self.final != "zero"), schedule.t_min, schedule.t_max, what)
         times = checked_times(self._times(schedule, steps), schedule, what)
@@ -165,17 +165,16 @@ class GridFamily(Grid):
 
     def _times(self, schedule: NoiseSchedule, steps: int) -> Array:
         first, last = self._first(schedule), self._last(schedule)
-        if last < schedule.t_min and first <= schedule.t_min:
-            raise ValueError(f"{self.name} must start above the lowest time {schedule.t_min:g}, got {first:g}")
         return np.append(self._between(schedule, np.array([first, last]), steps), last)
 
     def _first(self, schedule: NoiseSchedule) -> float:
-        if self.start is not None:
-            return float(self.start)
-        if self.strength is None or self.strength == 1:
-            return schedule.t_max
-        top, bottom = self.coordinate(schedule, [schedule.t_max, self._last(schedule)])
-        return float(self.time(schedule, bottom + (top - bottom) * self.strength))
+        first = schedule.t_max if self.start is None else float(self.start)
+        if self.strength is not None and self.strength < 1:
+            top, bottom = self.coordinate(schedule, [schedule.t_max, self._last(schedule)])
+            first = float(self.time(schedule, bottom + (top - bottom) * self.strength))
+        if first <= schedule.t_min:
+            raise ValueError(f"{self.name} must start above the lowest time {schedule.t_min:g}, got {first:g}")
+        return first
 
     def _last(self, schedule: NoiseSchedule) -> float:
         """Where the coordinate ends."""
@@ -241,6 +240,11 @@ class _SignalToNoise(GridFamily):
     """Grids in a coordinate that is infinite or unused at the ends: `t_max` .. `t_min`, then the clean sample."""
 
     def _times(self, schedule: NoiseSchedule, steps: int) -> Array:
+        if schedule.sigma(schedule.t_min) == 0:
+            raise ValueError(
+                f"the {self.name} grid ends at the schedule's t_min, and sigma = 0 at {schedule.t_min:g}: make the schedule with a "
+                'higher t_min, or take another grid, such as "uniform"'
+            )
         first = self._first(schedule)
         evaluated = steps if self.final == "zero" else steps + 1
         top, bottom = self.coordinate(schedule, [first, schedule.t_min])
@@ -329,7 +333,9 @@ class Leading(_Spacing):
     def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
         if train_steps is None:
             u_min = schedule.uniform_share(schedule.t_min)
-            return _within(schedule, schedule.uniform_time(u_min + (1 - u_min) * np.arange(steps)[::-1] / steps))
+            times = schedule.uniform_time(u_min + (1 - u_min) * np.arange(steps)[::-1] / steps)
+            times[-1] = schedule.t_min
+            return times
         return np.arange(steps, dtype=np.float64)[::-1] * (train_steps // steps) + self.steps_offset
 
 
@@ -354,7 +360,9 @@ class Linspace(_Spacing):
     def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
         if train_steps is None:
             first, last = schedule.uniform_share([schedule.t_max, schedule.t_min])
-            return _within(schedule, schedule.uniform_time(np.linspace(first, last, steps)))
+            times = schedule.uniform_time(np.linspace(first, last, steps))
+            times[-1], times[0] = schedule.t_min, schedule.t_max
+            return times
         if steps == 1:
             return np.array([schedule.t_max])
         return np.round(np.linspace(0, train_steps - 1, steps))[::-1]
@@ -398,6 +406,12 @@ class Explicit(Grid):
             {} if self.alphas is None or self.sigmas is None else {"alphas": (*self.alphas, 1.0), "sigmas": (*self.sigmas, 0.0)}
         )
         return replace(self, values=(*self.values, schedule.t_clean), **scales)
+
+    def without_clean(self) -> Explicit:
+        """The times without the last one."""
+        if self.alphas is None or self.sigmas is None:
+            return replace(self, values=self.values[:-1])
+        return replace(self, values=self.values[:-1], alphas=self.alphas[:-1], sigmas=self.sigmas[:-1])
 
     def times(self, schedule: NoiseSchedule, steps: int) -> Array:
         if len(self.values) != steps + 1:
@@ -448,11 +462,6 @@ def make_grid(grid: GridLike | None, schedule: NoiseSchedule) -> Grid:
             raise unknown_name("grid", grid, FAMILIES)
         return FAMILIES[grid]()
     return Explicit(tuple(float(t) + 0.0 for t in grid))  # no negative zero
-
-
-def _within(schedule: NoiseSchedule, times: Array) -> Array:
-    """Undo rounding at the ends."""
-    return np.clip(times, schedule.t_min, schedule.t_max)
 
 
 def checked_times(times: Array, schedule: NoiseSchedule, what: str = "the grid") -> Array:

@@ -176,8 +176,11 @@ class Solver:
         if nfe is not None:
             check_nfe(nfe)
         if isinstance(chosen, Explicit):
-            if nfe == len(chosen.values) and not chosen.ends_clean(schedule) and not reverse:
+            clean = chosen.ends_clean(schedule)
+            if nfe == len(chosen.values) and not clean and not reverse:
                 chosen = chosen.to_clean(schedule)
+            if reverse and clean and len(chosen.values) > 2 and chosen.values[-2] <= _lowest(schedule):
+                chosen = chosen.without_clean()  # as below
             steps = len(chosen.values) - 1
         elif nfe is None:
             raise ValueError("nfe is needed: a grid that is no list of times does not say how many steps it has")
