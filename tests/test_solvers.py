@@ -572,6 +572,8 @@ def test_a_list_down_to_the_lowest_time_is_inverted_from_there() -> None:
     assert solver.tableau(VP_LINEAR, grid=[999, 500, 0, -1], reverse=True).times.tolist() == [0, 500, 999]
     assert solver.tableau(VP_LINEAR, grid=[999, 500, 100, -1], reverse=True).times.tolist() == [0, 100, 500, 999]
     assert solver.tableau(VP_LINEAR, grid=[999, 500, 100], reverse=True).times.tolist() == [100, 500, 999]
+    with pytest.raises(ValueError, match="the grid of an inversion has times too close to tell apart, 1e-09 then 0"):
+        solver.tableau(VP_LINEAR, grid=[999, 500, 1e-9, -1], reverse=True)
 
 
 @every_solver

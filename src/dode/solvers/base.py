@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dode.grids import Explicit, Grid, GridFamily, GridLike, Point, make_grid, nearest_whole
+from dode.grids import Explicit, Grid, GridFamily, GridLike, Point, checked_times, make_grid, nearest_whole
 from dode.names import unknown_name
 from dode.rows import Row
 from dode.schedules import NoiseSchedule
@@ -179,7 +179,7 @@ class Solver:
             clean = chosen.ends_clean(schedule)
             if nfe == len(chosen.values) and not clean and not reverse:
                 chosen = chosen.to_clean(schedule)
-            if reverse and clean and len(chosen.values) > 2 and chosen.values[-2] <= _lowest(schedule):
+            if reverse and clean and len(chosen.values) > 2 and chosen.values[-2] == schedule.t_min == _lowest(schedule):
                 chosen = chosen.without_clean()  # as below
             steps = len(chosen.values) - 1
         elif nfe is None:
@@ -229,6 +229,7 @@ def _upwards(points: tuple[Point, ...], schedule: NoiseSchedule) -> tuple[Point,
                 'inversion starts; take another grid, such as "uniform"'
             )
         points = (*points[:-1], Point(float(t), float(schedule.alpha(t)), float(schedule.sigma(t))))
+        checked_times(np.array([point.t for point in points]), schedule, "the grid of an inversion")
     return points[::-1]
 
 
