@@ -346,7 +346,14 @@ def test_bad_times_are_refused(times: list[float], message: str) -> None:
         (lambda: Explicit((9.0, 0.0), (1.0,), (1.0,)), "need one value for each of the 2 times"),
         (lambda: Explicit((9.0, 0.0)).times(VP_LINEAR, 3), "3 steps need 4 times, got 2"),
         (lambda: Explicit((9.0, 0.0), (0.5, math.nan), (0.5, 0.0)), "alphas and sigmas must be finite and not negative"),
-        (lambda: Explicit((9.0, 0.0), (0.5, 0.5), (0.5, 0.5)), "sigma / alpha must fall from each time to the next"),
+        (
+            lambda: Explicit((9.0, 5.0, 0.0), (0.5, 0.5, 0.6), (0.5, 0.5, 0.4)),
+            "sigma / alpha must fall from each time to the next",
+        ),
+        (
+            lambda: Explicit((9.0, 5.0, 0.0), (0.5, 0.6, 0.5), (0.5, 0.4, 0.5)),
+            "sigma / alpha must fall from each time to the next",
+        ),
         (lambda: Uniform(strength=0.0), r"strength must lie in \(0, 1\], got 0\.0"),
         (lambda: Trailing(strength=1.5), r"strength must lie in \(0, 1\], got 1\.5"),
         (lambda: Uniform(start=500.0, strength=0.5), "give a start or a strength, not both"),

@@ -375,7 +375,7 @@ class Explicit(Grid):
     Args:
         values: steps + 1 network times; the nearest whole ones are taken where the schedule has `integer_times`.
         alphas, sigmas: the scales at these times, to take the place of the schedule's (for instance diffusers' Karras grid,
-            whose times are rounded and whose sigmas are not).
+            whose times are rounded and whose sigmas are not); sigma / alpha falls.
     """
 
     values: tuple[float, ...]
@@ -393,7 +393,9 @@ class Explicit(Grid):
             if not (np.isfinite(scales).all() and (scales >= 0).all()):
                 raise ValueError("alphas and sigmas must be finite and not negative")
             alphas, sigmas = scales
-            if not (alphas[1:] * sigmas[:-1] > alphas[:-1] * sigmas[1:]).all():
+            left, right = alphas[1:] * sigmas[:-1], alphas[:-1] * sigmas[1:]
+            # A last step that goes nowhere divides nothing by its length; diffusers has one on its Karras grid.
+            if not ((left > right)[:-1].all() and (left >= right).all()):
                 raise ValueError("sigma / alpha must fall from each time to the next")
 
     def ends_clean(self, schedule: NoiseSchedule) -> bool:
