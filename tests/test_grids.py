@@ -21,6 +21,7 @@ from dode.grids import (
     Point,
     Power,
     Quadratic,
+    Shifted,
     Trailing,
     Uniform,
     checked_times,
@@ -76,6 +77,17 @@ def test_many_steps_never_ask_below_the_lowest_time(family: type[GridFamily]) ->
     assert (np.diff(times) < 0).all()
 
 
+@pytest.mark.parametrize("family", [Leading, Linspace])
+def test_the_lowest_time_of_a_spacing_is_the_schedules_to_the_last_bit(family: type[GridFamily]) -> None:
+    """Else it comes twice, a rounding apart."""
+    for shift in np.linspace(0.3, 12, 100):
+        schedule = Flow(shift=float(shift), time_scale=40.0, t_min=0.01)
+        for final in ("zero", "sigma_min"):
+            times = family(final=final).times(schedule, 4)
+            assert schedule.t_min in times
+            assert np.diff(times).max() < -1e-3
+
+
 @every_family
 def test_start_is_the_first_time(family: type[GridFamily]) -> None:
     if family in (Leading, Trailing, Linspace):
@@ -83,6 +95,59 @@ def test_start_is_the_first_time(family: type[GridFamily]) -> None:
             family(start=600.0).times(VP_LINEAR, 5)
     else:
         assert family(start=600.0).times(VP_LINEAR, 5)[0] == 600
+
+
+# A part of the grid.
+
+
+@every_family
+@every_schedule
+def test_strength_one_is_the_whole_grid(family: type[GridFamily], schedule: NoiseSchedule) -> None:
+    np.testing.assert_array_equal(family(strength=1.0).times(schedule, 7), family().times(schedule, 7))
+
+
+@pytest.mark.parametrize("family", [Uniform, Quadratic, Power, Shifted])
+@every_schedule
+def test_strength_is_the_last_steps_of_a_longer_grid(family: type[GridFamily], schedule: NoiseSchedule) -> None:
+    if isinstance(schedule, VE) and issubclass(family, Power):
+        pytest.skip("the last of ten steps would begin below the lowest time, so these are others")
+    for final in ("zero", "sigma_min"):
+        found = family(final=final, strength=0.4).times(schedule, 4)
+        np.testing.assert_allclose(found, family(final=final).times(schedule, 10)[-5:], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("family", [LogSNR, Karras])
+def test_strength_is_a_share_of_the_coordinate(family: type[GridFamily]) -> None:
+    full = family().times(VP_LINEAR, 11)
+    for steps in (1, 2, 6):
+        assert family(strength=0.5).times(VP_LINEAR, steps)[0] == pytest.approx(full[5], rel=ROUNDING)
+    # From the middle of 11 evaluations there are 6.
+    np.testing.assert_allclose(family(strength=0.5).times(VP_LINEAR, 6), full[5:], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize(("steps", "strength"), [(50, 0.3), (50, 0.75), (20, 0.6), (10, 0.5), (30, 0.95), (7, 0.8), (4, 0.3)])
+@pytest.mark.parametrize(
+    ("grid", "config"),
+    [
+        (Leading, {"timestep_spacing": "leading"}),
+        (Trailing, {"timestep_spacing": "trailing"}),
+        (Linspace, {"timestep_spacing": "linspace"}),
+    ],
+    ids=["leading", "trailing", "linspace"],
+)
+def test_strength_is_diffusers_image_to_image(
+    grid: type[GridFamily], config: dict[str, Any], steps: int, strength: float
+) -> None:
+    """Its pipelines' `get_timesteps` takes the last int(N strength) of N times."""
+    scheduler = stable_diffusion("DDIMScheduler", **config)
+    scheduler.set_timesteps(steps)
+    nfe = int(steps * strength)
+    expected = scheduler.timesteps[steps - nfe :]
+    named = grid(strength=nfe / steps).times(VP.scaled_linear(), nfe)
+    np.testing.assert_array_equal(named, [*expected.numpy(), -1])
+    # By the strength itself where this is the shortest of diffusers' runs that come to as many evaluations.
+    if steps == math.ceil(nfe / strength - 1e-9):
+        np.testing.assert_array_equal(grid(strength=strength).times(VP.scaled_linear(), nfe), named)
 
 
 # The same as others make them.
@@ -255,6 +320,8 @@ def test_no_steps_are_refused(family: type[GridFamily], steps: int) -> None:
         ([], "needs at least 2 times, got 0"),
         ([math.inf, 0], "has times that are not finite"),
         ([math.nan, 0], "has times that are not finite"),
+        ([999, 500, 500 - 1e-8, -1], "has times too close to tell apart, 500 then 499.99999999"),
+        ([999, 0, -1e-7], "has times too close to tell apart, 0 then -1e-07"),
     ],
 )
 def test_bad_times_are_refused(times: list[float], message: str) -> None:
@@ -270,12 +337,28 @@ def test_bad_times_are_refused(times: list[float], message: str) -> None:
         (lambda: Karras(rho=0.0), "rho of a Karras grid must be above 0, got 0.0"),
         (lambda: Power(exponent=-1.0), "exponent of a power grid must be above 0, got -1.0"),
         (lambda: Uniform(start=0.0).times(VP_LINEAR, 3), "must start above the lowest time 0, got 0"),
+        (lambda: LogSNR(start=0.0).times(VP_LINEAR, 3), "log-snr must start above the lowest time 0, got 0"),
+        (lambda: LogSNR().times(Flow(t_min=0.0), 3), "log-snr grid ends at the schedule's t_min, and sigma = 0 at 0: make the"),
+        (lambda: Karras().times(ContinuousVP(t_min=0.0), 3), "karras grid ends at the schedule's t_min, and sigma = 0 at 0"),
         (lambda: Uniform(start=2000.0).times(VP_LINEAR, 3), "leaves the schedule's times"),
         (lambda: Trailing().times(VP_LINEAR, 1500), "the trailing grid with 1500 steps must decrease strictly"),
         (lambda: Leading().times(VP_LINEAR, 1001), "the leading grid with 1001 steps must decrease strictly"),
         (lambda: Explicit((9.0, 0.0), (1.0, 1.0)), "alphas and sigmas come together, or neither"),
         (lambda: Explicit((9.0, 0.0), (1.0,), (1.0,)), "need one value for each of the 2 times"),
         (lambda: Explicit((9.0, 0.0)).times(VP_LINEAR, 3), "3 steps need 4 times, got 2"),
+        (lambda: Explicit((9.0, 0.0), (0.5, math.nan), (0.5, 0.0)), "alphas and sigmas must be finite and not negative"),
+        (
+            lambda: Explicit((9.0, 5.0, 0.0), (0.5, 0.5, 0.6), (0.5, 0.5, 0.4)),
+            "sigma / alpha must fall from each time to the next",
+        ),
+        (
+            lambda: Explicit((9.0, 5.0, 0.0), (0.5, 0.6, 0.5), (0.5, 0.4, 0.5)),
+            "sigma / alpha must fall from each time to the next",
+        ),
+        (lambda: Uniform(strength=0.0), r"strength must lie in \(0, 1\], got 0\.0"),
+        (lambda: Trailing(strength=1.5), r"strength must lie in \(0, 1\], got 1\.5"),
+        (lambda: Uniform(start=500.0, strength=0.5), "give a start or a strength, not both"),
+        (lambda: Uniform(strength=1e-4).times(VP_LINEAR, 3), "uniform must start above the lowest time 0, got -0.9"),
     ],
 )
 def test_bad_arguments_are_refused(make: Any, message: str) -> None:

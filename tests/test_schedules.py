@@ -29,6 +29,7 @@ SCHEDULES: dict[str, NoiseSchedule] = {
     "scaled linear": VP.scaled_linear(),
     "squared cosine": VP.squared_cosine(),
     "zero snr": VP.scaled_linear().rescaled_zero_terminal_snr(),
+    "zero snr in alphas_cumprod": VP.scaled_linear(interpolation="alphas_cumprod").rescaled_zero_terminal_snr(),
     "zero snr in sigma": VP.scaled_linear(interpolation="sigma").rescaled_zero_terminal_snr(),
     "continuous": ContinuousVP(),
     "continuous of a constant rate": ContinuousVP(1.0, 1.0, t_max=10.0),
@@ -200,6 +201,46 @@ def test_shift_moves_the_grid_and_not_the_schedule() -> None:
     assert Flow(shift=3.0).sigma(500.0) == Flow().sigma(500.0) == 0.5
     assert Flow(shift=3.0).uniform_time(0.5) == 750
     assert Flow(shift=3.0).fingerprint == Flow().fingerprint
+
+
+@every_schedule
+def test_no_scale_is_a_negative_zero(schedule: NoiseSchedule) -> None:
+    ends = [schedule.t_clean, schedule.t_max]
+    assert not np.signbit(schedule.sigma(ends)).any()
+    assert not np.signbit(schedule.alpha(ends)).any()
+
+
+# Whole times.
+
+
+def test_whole_times_are_a_fact_about_the_network_and_not_another_schedule() -> None:
+    for schedule in (VP.linear(10, 0.01, 0.6), VP.squared_cosine(), Flow(shift=3.0)):
+        whole = schedule.with_integer_times()
+        assert whole.integer_times
+        assert not schedule.integer_times
+        assert whole.fingerprint == schedule.fingerprint
+        assert (whole.t_max, whole.t_min, whole.t_clean) == (schedule.t_max, schedule.t_min, schedule.t_clean)
+        t = times(schedule)
+        np.testing.assert_array_equal(whole.alpha(t), schedule.alpha(t))
+        np.testing.assert_array_equal(whole.sigma(t), schedule.sigma(t))
+        assert whole.with_integer_times() is whole
+        assert "whole times" in repr(whole)
+    assert VP.linear().with_integer_times().rescaled_zero_terminal_snr().integer_times
+
+
+def test_whole_times_are_those_with_noise_within_the_schedules() -> None:
+    assert VP.linear(10).most_evaluations is None
+    assert VP.linear(10).with_integer_times().most_evaluations == 10
+    assert Flow().with_integer_times().most_evaluations == 1000
+    assert Flow(t_min=0.0).with_integer_times().t_min == 1  # at 0 there is no noise left
+    continuous = ContinuousVP(1.0, 1.0, t_max=10.5, t_min=0.5).with_integer_times()
+    assert (continuous.t_min, continuous.t_max, continuous.most_evaluations) == (1, 10, 10)
+
+
+@pytest.mark.parametrize("schedule", [ContinuousVP(), CosineVP(), Flow(time_scale=1.0)])
+def test_a_schedule_without_whole_times_says_so(schedule: NoiseSchedule) -> None:
+    with pytest.raises(ValueError, match="integer_times needs at least two whole times, and this schedule runs from"):
+        schedule.with_integer_times()
 
 
 # Fingerprints.

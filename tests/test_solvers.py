@@ -17,7 +17,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 import dode
-from dode.grids import FAMILIES, Grid, Point
+from dode.grids import FAMILIES, Explicit, Grid, Point
 from dode.rows import Combination, Evaluation, Row, transfer
 from dode.schedules import EDM, VP, Array, ContinuousVP, Flow, NoiseSchedule
 from dode.solvers import REGISTRY
@@ -538,3 +538,65 @@ def test_budget_that_explicit_times_do_not_take_is_refused(solver: dode.Solver, 
     with pytest.raises(ValueError, match=f"evaluations on 5 steps, not {nfe}: leave nfe out"):
         solver.tableau(VP_LINEAR, nfe, times)
     assert solver.tableau(VP_LINEAR, grid=times).times[-1] == -1
+
+
+# Lists of times.
+
+
+TEN = (999.0, 850.0, 736.0, 645.0, 545.0, 455.0, 343.0, 233.0, 124.0, 24.0)
+
+
+def test_as_many_times_as_evaluations_are_those_of_the_calls() -> None:
+    """As others write a list of times: the clean sample follows."""
+    for name in ("ddim", "dpm-solver++", "deis", "unipc"):
+        solver = dode.solver(name)
+        assert (
+            solver.tableau(VP_LINEAR, 10, TEN)
+            == solver.tableau(VP_LINEAR, 10, [*TEN, -1])
+            == solver.tableau(VP_LINEAR, grid=[*TEN, -1])
+        )
+        assert solver.tableau(VP_LINEAR, 10, TEN).sigmas[-1] == 0
+    one = dode.solver("ddim").tableau(VP_LINEAR, 1, [999.0])
+    assert one.times.tolist() == [999, -1]
+
+
+def test_a_list_of_its_own_scales_is_finished_too() -> None:
+    sigmas = (0.99, 0.7, 0.3)
+    grid = Explicit((999.0, 500.0, 100.0), tuple(np.sqrt(1 - np.square(sigmas))), sigmas)
+    tableau = dode.solver("ddim").tableau(VP_LINEAR, 3, grid)
+    assert (tableau.times[-1], tableau.alphas[-1], tableau.sigmas[-1]) == (-1, 1, 0)
+    assert tableau.sigmas[:-1].tolist() == list(sigmas)
+
+
+def test_the_last_of_a_list_is_the_results_where_no_number_of_calls_says_otherwise() -> None:
+    solver = dode.solver("dpm-solver++")
+    assert solver.tableau(VP_LINEAR, grid=TEN) == solver.tableau(VP_LINEAR, 9, TEN)
+    assert solver.tableau(VP_LINEAR, grid=TEN).times[-1] == 24
+
+
+def test_a_list_that_does_not_fit_its_number_of_calls_says_what_would() -> None:
+    solver = dode.solver("dpm-solver++")
+    message = (
+        r"takes 9 evaluations on 9 steps, not 12: leave nfe out for a result at the last time, t = 24 \(sigma 0\.\d+\); for a"
+    )
+    with pytest.raises(ValueError, match=message + " clean sample end the times with -1 too"):
+        solver.tableau(VP_LINEAR, 12, TEN)
+    with pytest.raises(ValueError, match="takes 10 evaluations on 10 steps, not 12: leave nfe out$"):
+        solver.tableau(VP_LINEAR, 12, [*TEN, -1])
+
+
+def test_a_list_down_to_the_lowest_time_is_inverted_from_there() -> None:
+    solver = dode.solver("ddim")
+    assert solver.tableau(VP_LINEAR, grid=[999, 500, 0, -1], reverse=True).times.tolist() == [0, 500, 999]
+    assert solver.tableau(VP_LINEAR, grid=[999, 500, 100, -1], reverse=True).times.tolist() == [0, 100, 500, 999]
+    assert solver.tableau(VP_LINEAR, grid=[999, 500, 100], reverse=True).times.tolist() == [100, 500, 999]
+    with pytest.raises(ValueError, match="the grid of an inversion has times too close to tell apart, 1e-09 then 0"):
+        solver.tableau(VP_LINEAR, grid=[999, 500, 1e-9, -1], reverse=True)
+
+
+@every_solver
+def test_no_scale_of_a_tableau_is_a_negative_zero(solver: dode.Solver) -> None:
+    for schedule, last in ((VP_LINEAR, -1.0), (Flow(), -0.0)):
+        if not refuses(solver, 14, schedule):
+            assert not np.signbit(solver.tableau(schedule, 14).sigmas).any()
+            assert not np.signbit(solver.tableau(schedule, grid=[*np.linspace(999, 100, 14), last]).sigmas).any()

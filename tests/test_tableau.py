@@ -120,3 +120,12 @@ def test_conversion_inverts_the_definition_of_the_prediction(prediction: str) ->
         }[prediction]
         u, w = output_to_sample(prediction, point)
         assert u * x + w * output == pytest.approx(x0, abs=1e-12)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "score", "edm"])
+def test_a_prediction_that_says_nothing_of_pure_noise_is_refused_there(prediction: str) -> None:
+    tableau = dode.solver("ddim").tableau(Flow(), 3)
+    with pytest.raises(
+        ValueError, match=f"that predicts {prediction} says nothing about the sample at t = 1000, where alpha = 0"
+    ):
+        tableau.for_prediction(prediction)

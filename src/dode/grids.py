@@ -159,7 +159,7 @@ class GridFamily(Grid):
     def times(self, schedule: NoiseSchedule, steps: int) -> Array:
         if steps < 1:
             raise ValueError(f"a grid needs at least 1 step, got {steps}")
-        what = f"the {self.name} grid with {steps} steps"
+        what = f"the {self} grid with {steps} steps"
         if schedule.integer_times:
             _check_room(steps + (self.final != "zero"), schedule.t_min, schedule.t_max, what)
         times = checked_times(self._times(schedule, steps), schedule, what)
@@ -167,17 +167,16 @@ class GridFamily(Grid):
 
     def _times(self, schedule: NoiseSchedule, steps: int) -> Array:
         first, last = self._first(schedule), self._last(schedule)
-        if last < schedule.t_min and first <= schedule.t_min:
-            raise ValueError(f"{self.name} must start above the lowest time {schedule.t_min:g}, got {first:g}")
         return np.append(self._between(schedule, np.array([first, last]), steps), last)
 
     def _first(self, schedule: NoiseSchedule) -> float:
-        if self.start is not None:
-            return float(self.start)
-        if self.strength is None or self.strength == 1:
-            return schedule.t_max
-        top, bottom = self.coordinate(schedule, [schedule.t_max, self._last(schedule)])
-        return float(self.time(schedule, bottom + (top - bottom) * self.strength))
+        first = schedule.t_max if self.start is None else float(self.start)
+        if self.strength is not None and self.strength < 1:
+            top, bottom = self.coordinate(schedule, [schedule.t_max, self._last(schedule)])
+            first = float(self.time(schedule, bottom + (top - bottom) * self.strength))
+        if first <= schedule.t_min:
+            raise ValueError(f"{self.name} must start above the lowest time {schedule.t_min:g}, got {first:g}")
+        return first
 
     def _last(self, schedule: NoiseSchedule) -> float:
         """Where the coordinate ends."""
@@ -243,6 +242,11 @@ class _SignalToNoise(GridFamily):
     """Grids in a coordinate that is infinite or unused at the ends: `t_max` .. `t_min`, then the clean sample."""
 
     def _times(self, schedule: NoiseSchedule, steps: int) -> Array:
+        if schedule.sigma(schedule.t_min) == 0:
+            raise ValueError(
+                f"the {self.name} grid ends at the schedule's t_min, and sigma = 0 at {schedule.t_min:g}: make the schedule with a "
+                'higher t_min, or take another grid, such as "uniform"'
+            )
         first = self._first(schedule)
         evaluated = steps if self.final == "zero" else steps + 1
         top, bottom = self.coordinate(schedule, [first, schedule.t_min])
@@ -367,7 +371,9 @@ class Leading(_Spacing):
     def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
         if train_steps is None:
             u_min = schedule.uniform_share(schedule.t_min)
-            return _within(schedule, schedule.uniform_time(u_min + (1 - u_min) * np.arange(steps)[::-1] / steps))
+            times = schedule.uniform_time(u_min + (1 - u_min) * np.arange(steps)[::-1] / steps)
+            times[-1] = schedule.t_min
+            return times
         return np.arange(steps, dtype=np.float64)[::-1] * (train_steps // steps) + self.steps_offset
 
 
@@ -392,7 +398,9 @@ class Linspace(_Spacing):
     def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
         if train_steps is None:
             first, last = schedule.uniform_share([schedule.t_max, schedule.t_min])
-            return _within(schedule, schedule.uniform_time(np.linspace(first, last, steps)))
+            times = schedule.uniform_time(np.linspace(first, last, steps))
+            times[-1], times[0] = schedule.t_min, schedule.t_max
+            return times
         if steps == 1:
             return np.array([schedule.t_max])
         return np.round(np.linspace(0, train_steps - 1, steps))[::-1]
@@ -405,7 +413,7 @@ class Explicit(Grid):
     Args:
         values: steps + 1 network times; the nearest whole ones are taken where the schedule has `integer_times`.
         alphas, sigmas: the scales at these times, to take the place of the schedule's (for instance diffusers' Karras grid,
-            whose times are rounded and whose sigmas are not).
+            whose times are rounded and whose sigmas are not); sigma / alpha falls.
     """
 
     values: tuple[float, ...]
@@ -423,7 +431,9 @@ class Explicit(Grid):
             if not (np.isfinite(scales).all() and (scales >= 0).all()):
                 raise ValueError("alphas and sigmas must be finite and not negative")
             alphas, sigmas = scales
-            if not (alphas[1:] * sigmas[:-1] > alphas[:-1] * sigmas[1:]).all():
+            left, right = alphas[1:] * sigmas[:-1], alphas[:-1] * sigmas[1:]
+            # A last step that goes nowhere divides nothing by its length; diffusers has one on its Karras grid.
+            if not ((left > right)[:-1].all() and (left >= right).all()):
                 raise ValueError("sigma / alpha must fall from each time to the next")
 
     def ends_clean(self, schedule: NoiseSchedule) -> bool:
@@ -437,14 +447,20 @@ class Explicit(Grid):
         )
         return replace(self, values=(*self.values, schedule.t_clean), **scales)
 
+    def without_clean(self) -> Explicit:
+        """The times without the last one."""
+        if self.alphas is None or self.sigmas is None:
+            return replace(self, values=self.values[:-1])
+        return replace(self, values=self.values[:-1], alphas=self.alphas[:-1], sigmas=self.sigmas[:-1])
+
     def times(self, schedule: NoiseSchedule, steps: int) -> Array:
         if len(self.values) != steps + 1:
             raise ValueError(f"{steps} steps need {steps + 1} times, got {len(self.values)}")
         times = checked_times(np.array(self.values, np.float64), schedule)
-        return self._rounded(times, schedule) if schedule.integer_times else times
+        return self._whole(times, schedule) if schedule.integer_times else times
 
-    def _rounded(self, times: Array, schedule: NoiseSchedule) -> Array:
-        whole = np.where(times < schedule.t_min, times, np.rint(times))
+    def _whole(self, times: Array, schedule: NoiseSchedule) -> Array:
+        whole = np.where(times < schedule.t_min, times, _rounded(times))
         if self.alphas is not None and (whole != times).any():
             raise ValueError(
                 f"the network takes whole times only, got t = {times[whole != times][0]:g}: round the times that have alphas and "
@@ -488,11 +504,6 @@ def make_grid(grid: GridLike | None, schedule: NoiseSchedule) -> Grid:
     return Explicit(tuple(float(t) + 0.0 for t in grid))  # no negative zero
 
 
-def _within(schedule: NoiseSchedule, times: Array) -> Array:
-    """Undo rounding at the ends."""
-    return np.clip(times, schedule.t_min, schedule.t_max)
-
-
 def checked_times(times: Array, schedule: NoiseSchedule, what: str = "the grid") -> Array:
     """The times if they decrease strictly within the schedule's, not too close to each other; ValueError otherwise."""
     if times.ndim != 1 or len(times) < 2:
@@ -530,7 +541,7 @@ def whole_times(times: Array, schedule: NoiseSchedule, what: str = "the grid") -
         ValueError: there are more times than whole ones.
     """
     asked = len(times) - (times[-1] < schedule.t_min)
-    highest = float(np.rint(times[0]))
+    highest = float(_rounded(times[0]))
     _check_room(asked, schedule.t_min, highest, what)
     return np.append(nearest_whole(times[:asked], schedule.t_min, highest), times[asked:])
 
@@ -539,7 +550,12 @@ def nearest_whole(times: Array, lowest: float, highest: float) -> Array:
     """The whole numbers in [lowest, highest], decreasing strictly, that are nearest to decreasing times; there must be enough."""
     # Where t_i falls by 1 at least, t_i + i does not rise, and rounding it keeps that: the nearest ones are those of an isotonic fit.
     index = np.arange(len(times))
-    return np.clip(np.rint(_never_rising(times + index)), lowest + max(len(times) - 1, 0), highest) - index
+    return np.clip(_rounded(_never_rising(times + index)), lowest + max(len(times) - 1, 0), highest) - index
+
+
+def _rounded(values: Array) -> Array:
+    """The nearest whole numbers; halves go down, where less noise is left for the last step."""
+    return np.ceil(values - 0.5) + 0.0  # no negative zero
 
 
 def _never_rising(values: Array) -> Array:

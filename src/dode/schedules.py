@@ -220,9 +220,9 @@ class VP(_VariancePreserving):
     def log_alpha_bar(self, t: npt.ArrayLike) -> Array:
         t = np.asarray(t, np.float64)
         nodes = self._TO_NODE[self.interpolation](self._log_abar)
-        if np.isfinite(nodes[-1]):
-            return np.asarray(self._FROM_NODE[self.interpolation](np.interp(t, self._t, nodes)))
         with np.errstate(divide="ignore"):
+            if np.isfinite(nodes[-1]):
+                return np.asarray(self._FROM_NODE[self.interpolation](np.interp(t, self._t, nodes)))
             last = np.log(np.interp(t, self._t[-2:], np.exp(self._log_abar[-2:])))
         inner = self._FROM_NODE[self.interpolation](np.interp(t, self._t[:-1], nodes[:-1]))
         return np.where(t > self._t[-2], last, inner)

@@ -347,17 +347,17 @@ def output_to_sample(prediction: str, point: Point) -> tuple[float, float]:
     epsilon: (x - sigma N) / alpha; v = alpha eps - sigma x_0; flow = eps - x_0; score = -eps / sigma; sample, edm: N.
 
     Raises:
-        ValueError: an unknown prediction, or one that says nothing about D at this point (epsilon at alpha = 0).
+        ValueError: an unknown prediction, or one that says nothing about D at this point (epsilon, score and edm at alpha = 0).
     """
     alpha, sigma = point.alpha, point.sigma
     match prediction:
-        case "sample" | "edm":
-            return 0.0, 1.0
-        case "epsilon" | "score" if alpha == 0:
+        case "epsilon" | "score" | "edm" if alpha == 0:
             raise ValueError(
                 f"a network that predicts {prediction} says nothing about the sample at t = {point.t:g}, where alpha = 0: "
                 "start the grid at a lower time"
             )
+        case "sample" | "edm":
+            return 0.0, 1.0
         case "epsilon":
             return 1 / alpha, -sigma / alpha
         case "score":

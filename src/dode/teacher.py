@@ -57,7 +57,8 @@ def make_teacher(solver: Solver, path: Path, student: Tableau, *, scale: int = 1
         nfe: about how many evaluations the teacher takes in all, in place of `scale`.
 
     Raises:
-        ValueError: a scale below 1, or a grid with alphas of its own, between whose times no schedule is known.
+        ValueError: a scale below 1; a grid with alphas of its own, between whose times no schedule is known; or whole times that
+            leave no room for the teacher's stages.
     """
     times = [float(student.times[0])]
     for t in student.times[1:]:
@@ -80,6 +81,9 @@ def make_teacher(solver: Solver, path: Path, student: Tableau, *, scale: int = 1
     assert clean == (tableau.sigmas[-1] == 0)
     # Of several states at one time (a predicted one, then a corrected one) the last is the teacher's word.
     last = {float(t): k for k, t in enumerate(tableau.times[1:])}
+    if missing := [t for t in times[1:] if t not in last]:
+        # Only where whole times leave too few parts for the stages of its steps.
+        raise ValueError(f'a teacher of {solver} has no state at t = {missing[0]:g} of the student: take teacher="deis"')
     return Teacher(tableau, tuple(last[float(t)] for t in student.times[1:]))
 
 

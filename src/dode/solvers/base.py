@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dode.grids import Explicit, Grid, GridFamily, GridLike, Point, make_grid, nearest_whole
+from dode.grids import Explicit, Grid, GridFamily, GridLike, Point, checked_times, make_grid, nearest_whole
 from dode.names import unknown_name
 from dode.rows import Row
 from dode.schedules import NoiseSchedule
@@ -48,13 +49,14 @@ class Path:
         """
         inner = np.array(times, np.float64)
         if self.schedule.integer_times:
-            lowest, highest = (round(t) for t in sorted((start.t, end.t)))
-            if len(inner) > highest - lowest - 1:
+            low, high = sorted((start.t, end.t))
+            lowest, highest = max(math.floor(low) + 1, self.schedule.t_min), math.ceil(high) - 1
+            if len(inner) > highest - lowest + 1:
                 raise ValueError(
                     f"there is no whole time for a stage between t = {start.t:g} and {end.t:g}: take fewer steps or another grid"
                 )
             way = 1 if start.t > end.t else -1
-            inner = nearest_whole(inner[::way], lowest + 1, highest - 1)[::way]
+            inner = nearest_whole(inner[::way], lowest, highest)[::way]
         return [Point(float(t), float(self.schedule.alpha(t)), float(self.schedule.sigma(t))) for t in inner]
 
     def denoises(self, start: Point, end: Point) -> bool:
@@ -179,8 +181,11 @@ class Solver:
         if nfe is not None:
             check_nfe(nfe)
         if isinstance(chosen, Explicit):
-            if nfe == len(chosen.values) and not chosen.ends_clean(schedule) and not reverse:
+            clean = chosen.ends_clean(schedule)
+            if nfe == len(chosen.values) and not clean and not reverse:
                 chosen = chosen.to_clean(schedule)
+            if reverse and clean and len(chosen.values) > 2 and chosen.values[-2] == schedule.t_min == _lowest(schedule):
+                chosen = chosen.without_clean()  # as below
             steps = len(chosen.values) - 1
         elif nfe is None:
             raise ValueError("nfe is needed: a grid that is no list of times does not say how many steps it has")
@@ -229,6 +234,7 @@ def _upwards(points: tuple[Point, ...], schedule: NoiseSchedule) -> tuple[Point,
                 'inversion starts; take another grid, such as "uniform"'
             )
         points = (*points[:-1], Point(float(t), float(schedule.alpha(t)), float(schedule.sigma(t))))
+        checked_times(np.array([point.t for point in points]), schedule, "the grid of an inversion")
     return points[::-1]
 
 
