@@ -208,6 +208,8 @@ def start(
 
 def _for_all(name: str, image: Tensor, x: Tensor) -> Tensor:
     """Images as (batch, *shape) in the dtype and on the device of x; one serves all."""
+    if not isinstance(image, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(image).__name__}")
     if image.shape not in (x.shape, x.shape[1:], (1, *x.shape[1:])):
         one = tuple(x.shape[1:])
         raise ValueError(f"{name} must have the shape of noise {tuple(x.shape)}, or {one} for all, got {tuple(image.shape)}")
@@ -230,9 +232,10 @@ def _keep(
         raise ValueError("a mask needs the pixels that it keeps: give known too, or image to start from it as well")
     clean = _for_all("image" if known is None else "known", clean, x)
     try:
-        made = mask.to(x).expand(x.shape)
-    except RuntimeError:
-        raise ValueError(f"mask must broadcast to the shape of noise {tuple(x.shape)}, got {tuple(mask.shape)}") from None
+        made = torch.as_tensor(mask).to(x).expand(x.shape)
+    except (RuntimeError, TypeError, ValueError):
+        got = getattr(mask, "shape", type(mask).__name__)
+        raise ValueError(f"mask must be a tensor that broadcasts to the shape of noise {tuple(x.shape)}, got {got}") from None
     if not bool(((made >= 0) & (made <= 1)).all()):
         raise ValueError("mask must lie in [0, 1]: 1 where the image is repainted, 0 where it is kept")
     # Nothing of an image that is all repainted may come through, not even NaN.
