@@ -8,7 +8,7 @@ owner to ask. What it is given is copied for networks that write into it, which 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -38,7 +38,8 @@ class Caller:
         self._time_dtype = torch.int64 if integer_times else torch.promote_types(dtype, torch.float32)
         # Whether the network writes into what it is given; None while that is not known.
         self._writes: bool | None = None
-        self._found: dict[int, list[Tensor]] = {}
+        # Of each condition its tensors, and whether there are containers in it.
+        self._found: dict[int, tuple[list[Tensor], bool]] = {}
 
     def ask(self, x: Tensor, t: float, condition: Condition, *, own: bool = False) -> Tensor:
         """What the network returns, (batch, *shape), as it is: its memory may be the network's.
@@ -53,12 +54,14 @@ class Caller:
         """
         if x.device != self._device or x.dtype != self._dtype:
             x, own = x.to(device=self._device, dtype=self._dtype), True
-        watched = self._tensors_of(condition)
+        watched, nested = self._parts_of(condition)
         copied = self._writes is not False or (x.is_inference() and not own) or any(part.is_inference() for part in watched)
         if copied:
             x = x if own else x.clone()
             condition = map_tensors(torch.clone, condition, shared=True)
             watched = _tensors(condition)
+        elif nested:  # what a network takes out of a dictionary is there again at the next call
+            condition = map_tensors(lambda tensor: tensor, condition)
         if copied or not own:
             watched = [x, *watched]
         before = _written(watched)
@@ -84,9 +87,10 @@ class Caller:
             raise ValueError(f"the network must return the shape of its input {tuple(x.shape)}, got {got}")
         return output
 
-    def _tensors_of(self, condition: Condition) -> list[Tensor]:
+    def _parts_of(self, condition: Condition) -> tuple[list[Tensor], bool]:
         if id(condition) not in self._found:
-            self._found[id(condition)] = _tensors(condition)
+            nested = any(isinstance(value, Mapping | list | tuple) for value in condition.values())
+            self._found[id(condition)] = _tensors(condition), nested
         return self._found[id(condition)]
 
 
