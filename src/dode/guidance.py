@@ -59,6 +59,8 @@ def as_scale(given: float | Callable[[float], float] | Sequence[float]) -> Scale
 
 def _number(given: object) -> float:
     try:
+        if isinstance(given, str):
+            raise TypeError
         scale = float(given)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         kind = type(given).__name__
