@@ -173,6 +173,12 @@ def test_conditions_have_a_row_a_sample() -> None:
     assert torch.equal(one, each)
 
 
+def test_a_shape_may_be_a_list() -> None:
+    denoiser = dode.Denoiser(Mixture(SCHEDULE), SCHEDULE, shape=[4])
+    assert denoiser.shape == (4,) and denoiser.replace(clip=1.0).shape == (4,)
+    dode.sample(denoiser, dode.solver("ddim").tableau(SCHEDULE, 2), states())
+
+
 def test_errors_at_the_door() -> None:
     with pytest.raises(ValueError, match="unknown prediction 'eps': did you mean 'epsilon'|unknown prediction 'eps'"):
         dode.Denoiser(lambda x, t: x, SCHEDULE, "eps")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def test_every_condition_has_its_own_mean_and_a_later_call_pays_one_evaluation_t
     later = first_output(denoiser, shared("mean"), noise_of(2), {"kind": torch.tensor([1, 0])})
     assert later is not None
     assert torch.equal(later[0], found[1])
-    # What is in a function cannot be seen: it is asked once more for each condition. See the next test for modules.
+    # What is in a function cannot be seen: it is asked once more for each condition. Modules are not.
     assert denoiser.evaluations == 2 * SHARED_EVALUATIONS + 2
     for kind in (0, 1):
         rows = found[kinds == kind]
@@ -122,19 +123,108 @@ def test_a_shared_first_output_survives_saving_and_is_printed(tmp_path) -> None:
     assert "NFE 4" in str(shared("mean"))
 
 
-def test_a_mean_is_made_anew_when_the_network_changes() -> None:
-    class Net(torch.nn.Linear):
-        def forward(self, x: Tensor, t: Tensor) -> Tensor:
-            return super().forward(x)
+class Linear(torch.nn.Linear):
+    """A network with a parameter, a buffer and an adapter's scale."""
 
-    net = Net(4, 4).double()
-    denoiser = dode.Denoiser(net, SCHEDULE, "sample")
+    def __init__(self) -> None:
+        super().__init__(4, 4, dtype=torch.float64)
+        self.register_buffer("shift", torch.ones(4, dtype=torch.float64))
+        self.scaling = {"default": 1.0}
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return super().forward(x) * self.scaling["default"] + self.shift
+
+
+def load(net: Linear) -> None:
+    net.load_state_dict({name: value * 1.001 for name, value in net.state_dict().items()})
+
+
+def swap_through_data(net: Linear) -> None:
+    """As an averaging helper does: in, without a version counter or an address that moves."""
+    net.weight.data.copy_(net.weight.data * 1.001)
+
+
+def exchange_data(net: Linear) -> None:
+    net.weight.data = net.weight.data * 1.001
+
+
+def in_place(net: Linear) -> None:
+    with torch.no_grad():
+        net.bias[0] += 1e-9
+
+
+def through_numpy(net: Linear) -> None:
+    net.weight.detach().numpy()[1, 2] += 1e-9
+
+
+def another_parameter(net: Linear) -> None:
+    net.weight = torch.nn.Parameter(net.weight.detach().T.clone())
+
+
+def buffer(net: Linear) -> None:
+    net.shift.data.mul_(1.001)
+
+
+def adapter(net: Linear) -> None:
+    net.scaling["default"] = 0.5
+
+
+CHANGES = [load, swap_through_data, exchange_data, in_place, through_numpy, another_parameter, buffer, adapter]
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["module", "function"])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_a_kept_mean_notices_weights_that_are_replaced_in_any_way(change: Callable[[Linear], None], hidden: bool) -> None:
+    net = Linear()
+    denoiser = dode.Denoiser((lambda x, t: net(x, t)) if hidden else net, SCHEDULE, "sample")
     x = noise_of()
     before = first_output(denoiser, shared("mean"), x, {})
-    net.load_state_dict({"weight": net.weight * 2, "bias": net.bias * 2})
+    change(net)
     after = first_output(denoiser, shared("mean"), x, {})
-    assert before is not None and after is not None
-    torch.testing.assert_close(after, 2 * before)
+    right = first_output(dode.Denoiser(net, SCHEDULE, "sample"), shared("mean"), x, {})
+    assert before is not None and after is not None and right is not None
+    assert not torch.equal(after, before)
+    torch.testing.assert_close(after, right, rtol=1e-12, atol=1e-14)
+
+
+def test_a_module_that_is_the_same_is_not_asked_again() -> None:
+    denoiser = dode.Denoiser(Linear(), SCHEDULE, "sample")
+    for _ in range(3):
+        first_output(denoiser, shared("mean"), noise_of(), {})
+    assert denoiser.evaluations == SHARED_EVALUATIONS
+    # Weights that were replaced and put back are the same weights; the mean of the others was kept last.
+    with torch.no_grad():
+        denoiser.net.weight.mul_(2)
+        first_output(denoiser, shared("mean"), noise_of(), {})
+        denoiser.net.weight.div_(2)
+    first_output(denoiser, shared("mean"), noise_of(), {})
+    assert denoiser.evaluations == 3 * SHARED_EVALUATIONS
+
+
+def test_a_kept_mean_depends_on_the_settings_of_its_denoiser_and_on_the_first_state() -> None:
+    denoiser = dode.Denoiser(Linear(), SCHEDULE, "sample")
+    x = noise_of()
+    before = first_output(denoiser, shared("mean"), x, {})
+    denoiser.clip = 0.5
+    clipped = first_output(denoiser, shared("mean"), x, {})
+    assert before is not None and clipped is not None
+    assert clipped.abs().max() <= 0.5 < before.abs().max()
     other = first_output(denoiser, shared("mean", noise_scale=2.0), x, {})
     assert other is not None
-    assert not torch.equal(other, after)
+    assert not torch.equal(other, clipped)
+
+
+def test_a_condition_without_known_content_has_a_mean_that_is_not_kept() -> None:
+    denoiser = dode.Denoiser(lambda x, t, how: x * 0 + how.level, SCHEDULE, "sample")
+    how = torch.nn.Module()
+    for level in (1.0, 2.0):
+        how.level = level
+        found = first_output(denoiser, shared("mean"), noise_of(), {"how": how})
+        assert found is not None
+        assert (found == level).all()
+
+
+def test_a_condition_with_too_few_rows_is_refused() -> None:
+    denoiser = dode.Denoiser(lambda x, t, k: x, SCHEDULE)
+    with pytest.raises(ValueError, match="a condition has 3 rows for 5 samples"):
+        dode.sample(denoiser, shared("mean"), noise_of(5), k=[1, 2, 3])

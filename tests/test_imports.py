@@ -16,7 +16,7 @@ LAYERS = (
     ("grids",),
     ("rows",),
     ("tableau", "conditions"),
-    ("solvers", "calling"),
+    ("solvers", "calling", "inpainting"),
     ("denoisers",),
     ("fingerprint",),
     ("first_output",),

@@ -7,7 +7,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from mixture import Mixture, mixture_denoiser
+from mixture import MEANS, Mixture, mixture_denoiser
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
@@ -190,6 +190,120 @@ def test_image_to_image_starts_from_the_noised_image() -> None:
     assert near < 0.1 * far
 
 
+def test_one_image_serves_all() -> None:
+    denoiser = mixture_denoiser(SCHEDULE)
+    tableau = dode.solver("deis").tableau(SCHEDULE, 5, dode.grids.Uniform(start=500.0))
+    image = noise_of(1) * 0.5
+    expected = dode.sample(denoiser, tableau, noise_of(), image=image.repeat(6, 1))
+    for one in (image, image[0], image.float().double()):
+        torch.testing.assert_close(dode.sample(denoiser, tableau, noise_of(), image=one), expected)
+    last = list(dode.iterate(denoiser, tableau, noise_of(), image=image[0]))[-1].x
+    assert torch.equal(last, expected)
+
+
+MASK = torch.tensor([1.0, 0.0, 0.0, 1.0])
+KNOWN = torch.tensor([0.3, -0.4, 0.2, 0.9], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("schedule", [VP.linear(), EDM(), Flow()], ids=lambda s: s.kind)
+def test_known_pixels_are_those_of_a_masked_ddim_loop(schedule: dode.schedules.NoiseSchedule) -> None:
+    prediction = {"vp": "epsilon", "edm": "sample", "flow": "flow"}[schedule.kind]
+    denoiser = mixture_denoiser(schedule, prediction)
+    tableau = dode.solver("ddim").tableau(schedule, 8)
+    noise, repaint = noise_of(), MASK.bool()
+    alphas, sigmas = tableau.alphas.tolist(), tableau.sigmas.tolist()
+    x = noise * tableau.noise_scale
+    for k in range(9):
+        x = torch.where(repaint, x, alphas[k] * KNOWN + sigmas[k] * noise)
+        if k < 8:
+            D = denoiser(x, float(tableau.times[k]))
+            x = alphas[k + 1] * D + sigmas[k + 1] * (x - alphas[k] * D) / sigmas[k]
+    found = dode.sample(denoiser, tableau, noise, known=KNOWN, mask=MASK)
+    torch.testing.assert_close(found, x, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_known_pixels_stay_and_the_others_follow_them(name: str) -> None:
+    denoiser = mixture_denoiser(SCHEDULE)
+    tableau = dode.solver(name).tableau(SCHEDULE, 24)
+    noise = noise_of(32)
+    trajectory = dode.sample(denoiser, tableau, noise, known=MEANS[0], mask=MASK, return_trajectory=True)
+    kept = MASK == 0
+    assert torch.equal(trajectory.final[:, kept], MEANS[0][kept].expand(32, 2))
+    for point, state in zip(tableau.points[:-1], trajectory.states[:-1], strict=True):
+        expected = point.alpha * MEANS[0] + point.sigma * noise
+        torch.testing.assert_close(state[:, kept], expected[:, kept], rtol=1e-12, atol=1e-12)
+
+    # Two pixels of a component tell which one it is, and the repainted ones follow.
+    def distance(x: Tensor) -> float:
+        return float((x - MEANS[0])[:, ~kept].square().mean())
+
+    assert distance(trajectory.final) < 0.85 * distance(dode.sample(denoiser, tableau, noise))
+    steps = list(dode.iterate(denoiser, tableau, noise, known=MEANS[0], mask=MASK))
+    assert torch.equal(steps[-1].x, trajectory.final)
+
+
+def test_masks_of_every_form_and_numbers_between() -> None:
+    denoiser, tableau = mixture_denoiser(SCHEDULE), dode.solver("deis").tableau(SCHEDULE, 6)
+    expected = dode.sample(denoiser, tableau, noise_of(), known=KNOWN, mask=MASK)
+    for mask in (MASK.bool(), MASK.int(), MASK[None], MASK.repeat(6, 1), MASK.numpy()):
+        assert torch.equal(dode.sample(denoiser, tableau, noise_of(), known=KNOWN, mask=mask), expected)
+    plain = dode.sample(denoiser, tableau, noise_of())
+    # A mask of ones repaints all, whatever is there; one of zeros keeps all.
+    nothing = torch.full((4,), torch.nan)
+    torch.testing.assert_close(dode.sample(denoiser, tableau, noise_of(), known=nothing, mask=torch.ones(4)), plain)
+    kept = dode.sample(denoiser, tableau, noise_of(), known=KNOWN, mask=torch.zeros(()))
+    assert torch.equal(kept, KNOWN.expand(6, 4))
+    ddim = dode.solver("ddim").tableau(SCHEDULE, 6)
+    half = dode.sample(denoiser, ddim, noise_of(), known=KNOWN, mask=torch.full((4,), 0.25), return_trajectory=True)
+    torch.testing.assert_close(half.final, 0.25 * half.denoised[-1] + 0.75 * KNOWN)
+
+
+def test_a_mask_with_an_image_keeps_the_image_and_starts_from_it() -> None:
+    denoiser = mixture_denoiser(SCHEDULE)
+    tableau = dode.solver("deis").tableau(SCHEDULE, 6, dode.grids.Uniform(start=400.0))
+    found = dode.sample(denoiser, tableau, noise_of(), image=KNOWN, mask=MASK, return_trajectory=True)
+    start = float(SCHEDULE.alpha(400.0)) * KNOWN + float(SCHEDULE.sigma(400.0)) * noise_of()
+    torch.testing.assert_close(found.states[0], start)
+    assert torch.equal(found.final[:, 1:3], KNOWN[1:3].expand(6, 2))
+    both = dode.sample(denoiser, tableau, noise_of(), image=KNOWN, known=KNOWN, mask=MASK)
+    assert torch.equal(both, found.final)
+
+
+def test_masks_that_cannot_be_are_refused() -> None:
+    denoiser, tableau = mixture_denoiser(SCHEDULE), dode.solver("ddim").tableau(SCHEDULE, 2)
+
+    def attempt(**options: object) -> None:
+        dode.sample(denoiser, tableau, noise_of(), **options)
+
+    with pytest.raises(ValueError, match="known pixels need a mask: .* 1 where the image is repainted"):
+        attempt(known=KNOWN)
+    with pytest.raises(ValueError, match="a mask needs the pixels that it keeps: give known"):
+        attempt(mask=MASK)
+    with pytest.raises(ValueError, match=r"mask must lie in \[0, 1\]"):
+        attempt(known=KNOWN, mask=MASK * 255)
+    with pytest.raises(ValueError, match=r"mask must be a tensor that broadcasts to the shape of noise \(6, 4\), got .*3"):
+        attempt(known=KNOWN, mask=torch.ones(3))
+    with pytest.raises(ValueError, match=r"known must have the shape of noise \(6, 4\), or \(4,\) for all, got \(3,\)"):
+        attempt(known=KNOWN[:3], mask=MASK)
+    with pytest.raises(TypeError, match="image must be a tensor, got list"):
+        attempt(image=[1.0])
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_a_state_that_is_written_into_is_what_the_run_goes_on_from(name: str) -> None:
+    denoiser, tableau, noise = mixture_denoiser(SCHEDULE, "sample"), dode.solver(name).tableau(SCHEDULE, 7), noise_of()
+    states, outputs = [noise * tableau.noise_scale], []
+    for step in dode.iterate(denoiser, tableau, noise):
+        k = step.row
+        outputs.append(denoiser(states[k], float(tableau.times[k])))
+        states.append(sum(tableau.a[k, j] * states[j] + tableau.b[k, j] * outputs[j] for j in range(k + 1)))
+        states[-1] = states[-1].clamp(-1, 1)
+        step.x.clamp_(-1, 1)
+        step.D.zero_()  # a copy
+    torch.testing.assert_close(step.x, states[-1], rtol=1e-9, atol=1e-9)
+
+
 def test_a_tableau_of_another_schedule_is_refused_unless_told() -> None:
     tableau = dode.solver("ddim").tableau(VP.scaled_linear(), 5)
     denoiser = mixture_denoiser(SCHEDULE)
@@ -204,7 +318,7 @@ def test_a_tableau_of_another_schedule_is_refused_unless_told() -> None:
 def test_wrong_shapes_are_refused_at_the_door() -> None:
     denoiser = mixture_denoiser(SCHEDULE)
     tableau = dode.solver("ddim").tableau(SCHEDULE, 2)
-    with pytest.raises(ValueError, match=r"samples of shape \(4,\), got \(5,\)"):
+    with pytest.raises(ValueError, match=r"samples of shape \(4,\), got \(5,\): .* Denoiser with shape=\(5,\)"):
         dode.sample(denoiser, tableau, torch.zeros(2, 5))
     with pytest.raises(ValueError, match=r"\(batch, \*shape\)"):
         dode.sample(denoiser, tableau, torch.zeros(4))

@@ -8,7 +8,7 @@ owner to ask. What it is given is copied for networks that write into it, which 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -38,6 +38,8 @@ class Caller:
         self._time_dtype = torch.int64 if integer_times else torch.promote_types(dtype, torch.float32)
         # Whether the network writes into what it is given; None while that is not known.
         self._writes: bool | None = None
+        # Of each condition its tensors, and whether there are containers in it.
+        self._found: dict[int, tuple[list[Tensor], bool]] = {}
 
     def ask(self, x: Tensor, t: float, condition: Condition, *, own: bool = False) -> Tensor:
         """What the network returns, (batch, *shape), as it is: its memory may be the network's.
@@ -45,33 +47,38 @@ class Caller:
         Args:
             x: (batch, *shape), states; `own` if nobody needs them any more.
             t: the network's time.
-            condition: on the network's device.
+            condition: on the network's device; the same few dictionaries, again and again.
 
         Raises:
             ValueError: no tensor of the shape of x, or a network that wrote into what it shares with others.
         """
-        moved = x.device != self._device or x.dtype != self._dtype
-        given = x.to(device=self._device, dtype=self._dtype) if moved else x
-        private = moved or own
-        shared = _tensors(condition) if private else [given, *_tensors(condition)]
-        copied = self._writes is not False or any(tensor.is_inference() for tensor in shared)
+        if x.device != self._device or x.dtype != self._dtype:
+            x, own = x.to(device=self._device, dtype=self._dtype), True
+        watched, nested = self._parts_of(condition)
+        copied = self._writes is not False or (x.is_inference() and not own) or any(part.is_inference() for part in watched)
         if copied:
-            given = given if private else given.clone()
+            x = x if own else x.clone()
             condition = map_tensors(torch.clone, condition, shared=True)
-            shared = _tensors(condition) if private else [given, *_tensors(condition)]
-        versions = _versions(shared)
+            watched = _tensors(condition)
+        elif nested:  # what a network takes out of a dictionary is there again at the next call
+            condition = map_tensors(lambda tensor: tensor, condition)
+        if copied or not own:
+            watched = [x, *watched]
+        before = _written(watched)
         times = torch.full((len(x),), round(t) if self._integer_times else t, dtype=self._time_dtype, device=self._device)
         with torch.inference_mode():
-            output = self._net(given, times, **condition)
-        if versions is not None and _versions(shared) != versions:
-            if not copied:
-                raise ValueError(
-                    f"the network ({self._name}) wrote into its input or condition at t = {t:g}, and had not at its first call: let it "
-                    "work on a copy, as in lambda x, t: net(x.clone(), t)"
-                )
+            output = self._net(x, times, **condition)
+        if before is None:
+            pass  # nothing to be learned: it goes on getting copies
+        elif _written(watched) == before:
+            self._writes = bool(self._writes)
+        elif copied:
             self._writes = True
-        elif versions is not None and self._writes is None:
-            self._writes = False
+        else:
+            raise ValueError(
+                f"the network ({self._name}) wrote into its input or condition at t = {t:g}, and had not at its first call: let it "
+                "work on a copy, as in lambda x, t: net(x.clone(), t)"
+            )
         if isinstance(output, tuple):
             output = output[0]
         output = getattr(output, "sample", output)
@@ -80,14 +87,24 @@ class Caller:
             raise ValueError(f"the network must return the shape of its input {tuple(x.shape)}, got {got}")
         return output
 
+    def _parts_of(self, condition: Condition) -> tuple[list[Tensor], bool]:
+        if id(condition) not in self._found:
+            nested = any(isinstance(value, Mapping | list | tuple) for value in condition.values())
+            self._found[id(condition)] = _tensors(condition), nested
+        return self._found[id(condition)]
+
 
 def _tensors(condition: Condition) -> list[Tensor]:
     found: list[Tensor] = []
-    if condition:
-        map_tensors(found.append, condition, shared=True)
+    map_tensors(found.append, condition, shared=True)
     return found
 
 
-def _versions(tensors: list[Tensor]) -> list[int] | None:
-    """How often each has been written into; None where that is not counted, for tensors made in inference mode."""
-    return None if any(tensor.is_inference() for tensor in tensors) else [tensor._version for tensor in tensors]
+def _written(tensors: list[Tensor]) -> int | None:
+    """How often they have been written into; None where that is not counted, for tensors made in inference mode."""
+    count = 0
+    for tensor in tensors:
+        if tensor.is_inference():
+            return None
+        count += tensor._version
+    return count

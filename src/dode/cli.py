@@ -57,7 +57,24 @@ Classes = Annotated[
         help="Class labels of a class-conditional network, e.g. 3 or 0,5-9: sample i has the i-th, over and over. Default: all."
     ),
 ]
-Guidance = Annotated[float, typer.Option(help="Scale of classifier-free guidance; 1 is none.")]
+Guidance = Annotated[
+    str | None,
+    typer.Option(help="Scale of classifier-free guidance; 1 is none. The model's own by default, which is 1 for most."),
+]
+GuidanceList = Annotated[
+    str | None,
+    typer.Option(help="Scale of classifier-free guidance; 1 is none. Or one for each evaluation, e.g. 1,3,3,2."),
+]
+GuidanceInterval = Annotated[
+    str | None,
+    typer.Option(metavar="LO,HI", help="Guidance at the network's times LO to HI alone, e.g. 200,800."),
+]
+GuidanceRescale = Annotated[
+    float | None,
+    typer.Option(
+        help="How far the guided output is scaled back to the spread of the conditional one: 0 (not, the default) to 1."
+    ),
+]
 BatchSize = Annotated[int | None, typer.Option(help="At most that many samples in one call of the network.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU where there is one by default.")]
 Seed = Annotated[int, typer.Option(help="Of the noise: same seed, same result.")]
@@ -82,7 +99,9 @@ def distill(
     teacher_nfe: Annotated[int | None, typer.Option(help="About how many evaluations the teacher takes.")] = None,
     budget: Annotated[int | None, typer.Option(help="Network evaluations that the fit may take in all; by effort.")] = None,
     classes: Classes = None,
-    guidance_scale: Guidance = 1.0,
+    guidance_scale: Guidance = None,
+    guidance_interval: GuidanceInterval = None,
+    guidance_rescale: GuidanceRescale = None,
     seed: Seed = 0,
     batch_size: BatchSize = None,
     device: Device = None,
@@ -105,7 +124,7 @@ def distill(
             f"--solver auto tries all solvers as they are, got --option {option[0]}: leave it out, or name the solver"
         )
     chosen = solver if solver == "auto" else _solver(solver, option)
-    denoiser = _load(model, guidance_scale, batch_size, device)
+    denoiser = _load(model, _guidance(guidance_scale, guidance_interval, guidance_rescale), batch_size, device)
     result = run(
         denoiser,
         chosen,
@@ -140,7 +159,9 @@ def sample(
     grid: GridName = None,
     n: Annotated[int, typer.Option("-n", help="How many samples.")] = 64,
     classes: Classes = None,
-    guidance_scale: Guidance = 1.0,
+    guidance_scale: GuidanceList = None,
+    guidance_interval: GuidanceInterval = None,
+    guidance_rescale: GuidanceRescale = None,
     seed: Seed = 0,
     columns: Annotated[int | None, typer.Option(help="Pictures in a row.")] = None,
     batch_size: BatchSize = None,
@@ -168,7 +189,9 @@ def sample(
         raise ValueError(f"-n must be at least 1, got {n}")
     saved = None if tableau is None else Tableau.load(tableau)
     chosen = None if solver is None else _solver(solver, option)
-    denoiser = _load(model, guidance_scale, batch_size, device)
+    denoiser = _load(
+        model, _guidance(guidance_scale, guidance_interval, guidance_rescale, by_evaluation=True), batch_size, device
+    )
     if saved is None:
         assert chosen is not None
         saved = chosen.tableau(denoiser.schedule, nfe, _grid(grid))
@@ -229,7 +252,9 @@ def compare(
     held_out: Annotated[int, typer.Option(help="Samples on which errors are measured; no fit sees their noise.")] = 64,
     reference_nfe: Annotated[int, typer.Option(help="Network evaluations of the reference.")] = 200,
     classes: Classes = None,
-    guidance_scale: Guidance = 1.0,
+    guidance_scale: Guidance = None,
+    guidance_interval: GuidanceInterval = None,
+    guidance_rescale: GuidanceRescale = None,
     seed: Seed = 0,
     batch_size: BatchSize = None,
     device: Device = None,
@@ -252,7 +277,7 @@ def compare(
     budgets = _integers(nfe, "--nfe")
     if min(budgets) < 1:
         raise ValueError(f"--nfe must be at least 1, got {min(budgets)}")
-    denoiser = _load(model, guidance_scale, batch_size, device)
+    denoiser = _load(model, _guidance(guidance_scale, guidance_interval, guidance_rescale), batch_size, device)
     with Progress(console=errors, transient=True) as bar:
         task = bar.add_task("comparing", total=len(chosen) * len(budgets))
         result = run(
@@ -295,7 +320,8 @@ def study(
     held_out: Annotated[int, typer.Option(help="Samples on which errors are measured; no fit sees their noise.")] = 128,
     reference_nfe: Annotated[int, typer.Option(help="Network evaluations of the reference.")] = 100,
     classes: Classes = None,
-    guidance_scale: Guidance = 1.0,
+    guidance_scale: Guidance = None,
+    guidance_rescale: GuidanceRescale = None,
     seed: Seed = 0,
     batch_size: BatchSize = None,
     device: Device = None,
@@ -324,7 +350,7 @@ def study(
         check_output(out, names, overwrite=force)
     chosen = _solver(solver, option)
     others = _axis_values(values)
-    denoiser = _load(model, guidance_scale, batch_size, device)
+    denoiser = _load(model, _guidance(guidance_scale, None, guidance_rescale), batch_size, device)
     condition = _condition(denoiser, classes)
     made = not out.exists()
     out.mkdir(exist_ok=True)
@@ -410,7 +436,7 @@ def _fail(message: str) -> None:
     sys.exit(2)
 
 
-def _load(model: str, guidance_scale: float, batch_size: int | None, device: str | None) -> Any:
+def _load(model: str, guidance: dict[str, Any], batch_size: int | None, device: str | None) -> Any:
     import torch
 
     from dode.loading import load
@@ -421,7 +447,32 @@ def _load(model: str, guidance_scale: float, batch_size: int | None, device: str
         torch.device(device)
     except RuntimeError:
         raise ValueError(f"unknown device {device!r}: cpu, cuda or cuda:N") from None
-    return load(model, guidance_scale=guidance_scale, batch_size=batch_size, device=device)
+    # What is not given stays as the model has it.
+    given = {name: value for name, value in (guidance | {"batch_size": batch_size}).items() if value is not None}
+    return load(model, device=device, **given)
+
+
+def _guidance(scale: str | None, interval: str | None, rescale: float | None, *, by_evaluation: bool = False) -> dict[str, Any]:
+    """The options of `Denoiser` that guide it; None where they are not given."""
+    from dode.guidance import Interval
+
+    scales = [] if scale is None else _numbers(scale, "--guidance-scale")
+    if len(scales) > 1 and not by_evaluation:
+        raise ValueError(f"--guidance-scale takes one number here, as runs of several lengths are made, got {scale!r}")
+    found: Any = (scales[0] if len(scales) == 1 else scales) if scales else None
+    if interval is not None:
+        bounds = _numbers(interval, "--guidance-interval")
+        if len(bounds) != 2 or len(scales) != 1:
+            raise ValueError(f"--guidance-interval takes LO,HI beside a --guidance-scale of one number, got {interval!r}")
+        found = Interval(scales[0], *bounds)
+    return {"guidance_scale": found, "guidance_rescale": rescale}
+
+
+def _numbers(text: str, what: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{what} takes numbers separated by commas, got {text!r}") from None
 
 
 def _method(effort: str, paper: bool) -> dict[str, Any]:

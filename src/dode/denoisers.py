@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -211,7 +211,7 @@ class Denoiser:
 
         def evaluate(x: Tensor, point: Point, call: int | None = None) -> Tensor:
             scale = scale_at(self.guidance_scale, point.t, call)
-            with torch.no_grad():
+            with nullcontext() if not torch.is_grad_enabled() else torch.no_grad():
                 if len(slices) == 1:
                     output = self._evaluate(caller, x, point, scale, parts[0], joined[0])
                 else:
@@ -240,7 +240,9 @@ class Denoiser:
             output = guided(conditional, null, scale, self.guidance_rescale)
         if self._works_on_D:
             return self._shaped(x, output.to(device=x.device, dtype=x.dtype), point, condition)
-        return output if scale != 1 else output.to(device=x.device, dtype=x.dtype, copy=True)
+        if scale != 1:
+            return output
+        return output.clone() if output.dtype == x.dtype and output.device == x.device else output.to(x)
 
     def _shaped(self, x: Tensor, output: Tensor, point: Point, condition: Condition) -> Tensor:
         """D from the network's output, with classifier guidance and clipping. In float32 at least: D = (x - sigma eps) / alpha

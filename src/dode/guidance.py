@@ -47,7 +47,9 @@ def as_scale(given: float | Callable[[float], float] | Sequence[float]) -> Scale
     """
     if callable(given):
         return given
-    if isinstance(given, Sequence | np.ndarray) and not isinstance(given, str):
+    if isinstance(given, np.ndarray | Tensor):
+        given = given.tolist()
+    if isinstance(given, Sequence) and not isinstance(given, str):
         scales = tuple(_number(scale) for scale in given)
         if not scales:
             raise ValueError("guidance_scale is an empty list: give a number for each evaluation")
@@ -57,6 +59,8 @@ def as_scale(given: float | Callable[[float], float] | Sequence[float]) -> Scale
 
 def _number(given: object) -> float:
     try:
+        if isinstance(given, str):
+            raise TypeError
         scale = float(given)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         kind = type(given).__name__

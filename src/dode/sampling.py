@@ -8,7 +8,7 @@ for the device. A state or output is let go after the last row that names it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from dode.denoisers import Denoiser, Evaluate
 from dode.first_output import first_output
 from dode.grids import Point
 from dode.guidance import check_calls
+from dode.inpainting import Keep, for_all, keeping
 from dode.schedules import Array
 from dode.tableau import Coefficients, Tableau
 
@@ -101,7 +102,7 @@ def sample(
     """
     cond = as_condition(cond)
     x = start(denoiser, tableau, noise, image=image, dtype=dtype, strict=strict)
-    keep = _keep(tableau, noise, x, image, known, mask)
+    keep = keeping(tableau, noise, x, image=image, known=known, mask=mask)
     x = x if keep is None else keep(x, 0)
     first = first_output(denoiser, tableau, x, cond)
     with denoiser.evaluator(x, cond) as evaluate, torch.no_grad():
@@ -142,7 +143,7 @@ def iterate(
     """
     cond = as_condition(cond)
     x = start(denoiser, tableau, noise, image=image, dtype=dtype, strict=strict)
-    keep = _keep(tableau, noise, x, image, known, mask)
+    keep = keeping(tableau, noise, x, image=image, known=known, mask=mask)
     x = x if keep is None else keep(x, 0)
     first = first_output(denoiser, tableau, x, cond)
     with denoiser.evaluator(x, cond) as evaluate:
@@ -203,48 +204,7 @@ def start(
     x = noise.to(device=denoiser.device, dtype=dtype)
     if image is None:
         return x * tableau.noise_scale
-    return _for_all("image", image, x) * float(tableau.alphas[0]) + x * float(tableau.sigmas[0])
-
-
-def _for_all(name: str, image: Tensor, x: Tensor) -> Tensor:
-    """Images as (batch, *shape) in the dtype and on the device of x; one serves all."""
-    if image.shape not in (x.shape, x.shape[1:], (1, *x.shape[1:])):
-        one = tuple(x.shape[1:])
-        raise ValueError(f"{name} must have the shape of noise {tuple(x.shape)}, or {one} for all, got {tuple(image.shape)}")
-    return image.to(x).expand(x.shape)
-
-
-Keep = Callable[[Tensor, int], Tensor]
-
-
-def _keep(
-    tableau: Tableau, noise: Tensor, x: Tensor, image: Tensor | None, known: Tensor | None, mask: Tensor | None
-) -> Keep | None:
-    """A function (x_k, k) -> x_k with the known pixels at that state's noise level; None where none are known."""
-    if mask is None:
-        if known is not None:
-            raise ValueError("known pixels need a mask: give mask too, 1 where the image is repainted and 0 where it is kept")
-        return None
-    clean = image if known is None else known
-    if clean is None:
-        raise ValueError("a mask needs the pixels that it keeps: give known too, or image to start from it as well")
-    clean = _for_all("image" if known is None else "known", clean, x)
-    try:
-        made = mask.to(x).expand(x.shape)
-    except RuntimeError:
-        raise ValueError(f"mask must broadcast to the shape of noise {tuple(x.shape)}, got {tuple(mask.shape)}") from None
-    if not bool(((made >= 0) & (made <= 1)).all()):
-        raise ValueError("mask must lie in [0, 1]: 1 where the image is repainted, 0 where it is kept")
-    # Nothing of an image that is all repainted may come through, not even NaN.
-    clean = torch.where(made == 1, torch.zeros_like(clean), clean)
-    kept, eps = 1 - made, noise.to(x)
-
-    def keep(state: Tensor, k: int) -> Tensor:
-        at_end = k == tableau.rows
-        alpha, sigma = (1.0, 0.0) if at_end else (float(tableau.alphas[k]), float(tableau.sigmas[k]))
-        return torch.where(made == 0, 0, state * made) + kept * (clean * alpha + eps * sigma)
-
-    return keep
+    return for_all("image", image, x) * float(tableau.alphas[0]) + x * float(tableau.sigmas[0])
 
 
 class Run:

@@ -16,12 +16,12 @@ from pathlib import Path as FilePath
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from dode.conditions import Condition, hash_condition, hash_tensor, take
+from dode.conditions import Condition, hash_tensor, take
 from dode.denoisers import Denoiser
 from dode.files import write_atomically
-from dode.fingerprint import hash_probes, hash_settings, hash_weights
+from dode.fingerprint import hash_network
 from dode.grids import Point
 from dode.host import Rows, bytes_of, samples_at_once
 from dode.sampling import Run, start
@@ -276,13 +276,8 @@ class _Job:
         for array in (tableau.times, tableau.alphas, tableau.sigmas, tableau.a, tableau.b):
             digest.update(array.tobytes())
         digest.update(repr((self.wanted, self.dense, tableau.noise_scale)).encode())
-        asked = tableau.points[: tableau.rows]
         hash_tensor(digest, self.noise)
-        hash_condition(digest, self.cond)
-        hash_settings(digest, self.denoiser, asked)
-        if isinstance(self.denoiser.net, nn.Module):
-            hash_weights(digest, self.denoiser.net, buffers=False)  # a buffer may be what a call leaves behind
-        hash_probes(digest, self.denoiser, asked, self.noise.to(self.denoiser.device), self.cond)
+        hash_network(digest, self.denoiser, tableau.points[: tableau.rows], self.noise, self.cond)
         return digest.hexdigest()[:32]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dode.conditions import Condition, cycle, hash_condition, hash_tensor, map_tensors
+from dode.conditions import Condition, as_condition, cycle, hash_condition, hash_tensor, map_tensors
 from dode.denoisers import Denoiser
 from dode.distillation import distill
 from dode.distillation.effort import effort_of
@@ -85,6 +85,7 @@ def study(
             measured. A budget or number of samples on an axis that cannot be only skips its case.
         FloatingPointError: the reference is not finite.
     """
+    cond = as_condition(cond)
     chosen = make_solver(solver) if isinstance(solver, str) else solver
     wanted = _checked_axes(axes, values or {})
     counts = {"samples": samples, "teacher_scale": teacher_scale, "repeats": repeats, "nfe": nfe}
