@@ -94,9 +94,13 @@ def distill(
     samples: Annotated[int | None, typer.Option(help="Fitting samples; by effort.")] = None,
     validation: Annotated[int | None, typer.Option(help="Samples that choose; by effort.")] = None,
     held_out: Annotated[int, typer.Option(help="Fresh samples on which base and distilled are compared.")] = 64,
-    teacher_scale: Annotated[int | None, typer.Option(help="Into how many parts the teacher cuts a step; by effort.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="Another solver for the teacher.")] = None,
-    teacher_nfe: Annotated[int | None, typer.Option(help="About how many evaluations the teacher takes.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="The teacher's solver; by measurement.")] = None,
+    teacher_grid: Annotated[str | None, typer.Option(help="The teacher's grid; by measurement.")] = None,
+    teacher_nfe: Annotated[int | None, typer.Option(help="How many evaluations the teacher takes; by measurement.")] = None,
+    teacher_scale: Annotated[
+        int | None,
+        typer.Option(help="A teacher on the student's own grid, with every step cut into so many parts, as in the paper."),
+    ] = None,
     budget: Annotated[int | None, typer.Option(help="Network evaluations that the fit may take in all; by effort.")] = None,
     classes: Classes = None,
     guidance_scale: Guidance = None,
@@ -115,7 +119,7 @@ def distill(
 
     For example: dode distill fashion --solver deis --nfe 8 --out deis-8.json
     """
-    from dode.distillation import distill as run
+    from dode.distillation import make_plan, run
     from dode.files import check_writable
 
     check_writable(out, overwrite=force)
@@ -125,7 +129,7 @@ def distill(
         )
     chosen = solver if solver == "auto" else _solver(solver, option)
     denoiser = _load(model, _guidance(guidance_scale, guidance_interval, guidance_rescale), batch_size, device)
-    result = run(
+    plan = make_plan(
         denoiser,
         chosen,
         nfe,
@@ -134,15 +138,17 @@ def distill(
         samples=samples,
         validation=validation,
         held_out=held_out,
-        teacher_scale=teacher_scale,
         teacher=teacher,
+        teacher_grid=_grid(teacher_grid),
         teacher_nfe=teacher_nfe,
+        teacher_scale=teacher_scale,
         budget=budget,
         seed=seed,
         cache=cache,
         progress=True,
         **_condition(denoiser, classes),
     )
+    result = run(plan)
     result.save(out, overwrite=force)
     console.print(result.summary())
     console.print(f"wrote {out}", highlight=False, soft_wrap=True)

@@ -27,6 +27,11 @@ from dode.tableau import Tableau
 Span = tuple[float, float]
 
 
+def whole_span(schedule: NoiseSchedule) -> Span:
+    """From pure noise to the clean sample."""
+    return schedule.t_max, schedule.t_clean
+
+
 @dataclass(frozen=True)
 class FineRun:
     """A solver on a grid with many evaluations."""

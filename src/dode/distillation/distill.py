@@ -56,22 +56,31 @@ def distill(plan: Plan) -> Distilled:
         denoiser: the network; it is only run.
         solver: a name, `dode.solver(name, **options)`, or "auto": all solvers and grids are tried and the best is taken.
         nfe: number of network evaluations of the student; may be left out where `times` are given.
-        effort: "fast" (the paper's cost: closed form with several directions, chosen on validation noise), "balanced" (and the
-            end-to-end fit of all coefficients), "thorough" (and grids, times, shared first outputs, several starts).
+        effort: "fast" (the paper's cost: the best grid and first output, closed form with several directions, chosen on validation
+            noise), "balanced" (and the end-to-end fit of all coefficients), "thorough" (and of the times, from several starts).
         directions: of the closed form: "multistep", "paper", or rows of coefficients; see `dode.distillation.directions`.
         shrink: choose on validation noise among the base, the fit and weaker forms of it, so that the result is never worse than
             the base; False gives out the fit.
         refine: accepted steps of the end-to-end fit at the most; 0 for none; by effort if None.
         samples: fitting samples, >= 1; by effort if None (100 for "balanced").
-        validation: samples that choose; by effort if None. Neither fitted nor measured on.
-        held_out: samples of fresh noise on which base and distilled are compared; 0 for none. None are used with `targets`.
+        validation: samples that choose; by effort if None. Neither fitted nor measured on. Up to four times as many are drawn where the
+            gain is within its doubt and the budget allows it.
+        held_out: samples of fresh noise on which base and distilled are compared, against a reference that is finer than the teacher and
+            of another solver; up to four times as many where chance leaves open which is better; 0 for none. None are used with `targets`.
         seed: of the noise: same seed, same result.
-        grid: where the student stops; the solver's or the schedule's own by default. "thorough" takes it for the base only.
-        times: explicit times in place of a grid, decreasing, the last one that of the result.
-        teacher: the teacher's solver. By default the student's own for the paper's directions, else DEIS of third degree.
-        teacher_scale: into how many parts the teacher cuts a step of the student; by effort if None.
-        teacher_nfe: about how many evaluations the teacher takes, in place of `teacher_scale`.
-        noise: (samples, *shape), standard normal, in place of the seed's fitting noise.
+        grid: where the student stops. By default that is chosen, with the first output; the base then is on the solver's or the schedule's
+            own grid.
+        times: explicit times in place of a grid, decreasing, the last one that of the result; K of them with nfe=K are those of the K
+            calls, and the clean sample follows.
+        teacher: the teacher's solver, a name or a `Solver`. By default solver, grid and evaluations of the teacher are found by
+            measurement: two different solvers are made finer until they agree to a tenth of what the student's error will be, and
+            again where the result has come nearer than that. What is named here is kept. For the paper's directions the teacher is
+            the student's own solver, ten parts a step.
+        teacher_grid: the teacher's grid.
+        teacher_nfe: how many evaluations the teacher takes.
+        teacher_scale: a teacher on the student's own grid, as in the paper: into how many parts it cuts a step.
+        noise: (samples, *shape), standard normal, in place of the seed's fitting noise; or a function from a number of samples to so many
+            of them, new ones with every call, which then serves all sets.
         targets: for each row the states to reach, (K, samples, *shape), in place of a teacher; needs `noise`. The last fifth of the
             samples then is the validation set, if one is needed.
         budget: network evaluations of one sample for all but the measurement; by effort if None.

@@ -19,8 +19,7 @@ from dode.distillation.plan import Plan
 from dode.distillation.result import Distilled, Errors, Reference, with_statistics
 from dode.distillation.teaching import SHARE
 from dode.fine import PAIR, FineRun, agreed, other_than, undistilled_errors
-from dode.host import to_host
-from dode.metrics import mean_square_distance
+from dode.metrics import mean_square, mean_square_distance
 from dode.sampling import sample
 from dode.teacher import Teacher
 
@@ -127,8 +126,7 @@ def _unseen(plan: Plan, made: Made, judge: _Judge) -> Errors:
 
 def _errors(plan: Plan, outcome: Outcome, batch: Batch, *, fitted: bool = False) -> Errors:
     """Of base and result on a set; what the fit itself walked on the fitting set is known."""
-    end = to_host(batch.end.flatten(1))
-    power = np.einsum("ij,ij->i", end, end, dtype=np.float64) / end.shape[1]
+    power = mean_square(batch.end)
     base = measure(plan.denoiser, outcome.base, batch)
     if outcome.tableau is outcome.base:
         return Errors(base, base, power)

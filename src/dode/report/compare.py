@@ -12,17 +12,22 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from dode import statistics
 from dode.conditions import Condition
 from dode.denoisers import Denoiser
-from dode.distillation import distill
+from dode.distillation import make_plan, run
 from dode.distillation.batch import Batch
 from dode.distillation.choice import end_errors
 from dode.files import write_atomically
 from dode.grids import GridLike
-from dode.report.reference import reference_name, unseen_batch
+from dode.metrics import mean_square
+from dode.report.reference import reference_error, reference_run, unseen_batch
 from dode.schedules import Array
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
+
+# Beside the mean: the figures of a table.
+_FIGURES = ("median", "high", "relative")
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Entry:
         base, distilled: mean square distance of the end point to the reference's, of each sample (n,), over its elements;
             infinite where the run diverged.
         skipped: why there are no numbers (a budget that the solver does not have); the errors are empty then.
+        power: mean square of each sample's own end point (n,), for errors relative to it; None where it is not known.
     """
 
     solver: str
@@ -42,12 +48,24 @@ class Entry:
     base: Array
     distilled: Array
     skipped: str = ""
+    power: Array | None = None
 
     @property
     def ratio(self) -> float:
         """Distilled over base."""
         with np.errstate(invalid="ignore"):
             return float(self.distilled.mean() / self.base.mean())
+
+    @property
+    def median_ratio(self) -> float:
+        """Median of distilled over median of base."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return float(np.median(self.distilled) / np.median(self.base))
+
+    @property
+    def figures(self) -> dict[str, dict[str, statistics.Figure]]:
+        """Mean, median, high quantile and relative error of base and distilled, with their intervals."""
+        return {name: statistics.figures(getattr(self, name), self.power) for name in ("base", "distilled")}
 
     @property
     def difference(self) -> tuple[float, float]:
@@ -59,8 +77,8 @@ class Entry:
 
     @property
     def worse(self) -> bool:
-        """The mean of distilled is above its base's."""
-        return self.difference[0] > 0
+        """The mean of distilled is above its base's, or the median is."""
+        return self.difference[0] > 0 or self.median_ratio > 1
 
     @property
     def surely_worse(self) -> bool:
@@ -71,7 +89,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All entries, and what they were measured with."""
+    """All entries, and what they were measured with; `reference_error` is how far the reference is from another run that is as fine."""
 
     entries: tuple[Entry, ...]
     model: str
@@ -79,26 +97,28 @@ class Comparison:
     held_out: int
     how: str
     seed: int
+    reference_error: float = math.nan
 
     def table(self) -> Table:
         """A rich table: a row a solver and budget; where distilled is worse than its base it says so."""
         table = Table(title=f"{self.model}: end-point error, {self.held_out} held-out samples", caption=self.caption)
-        for name in ("solver", "NFE", "base", "distilled", "ratio", ""):
+        for name in ("solver", "NFE", "base", "distilled", "ratio", "of medians", ""):
             table.add_column(name, justify="left" if name in ("solver", "") else "right")
         for e in self.entries:
             if e.skipped:
-                table.add_row(e.solver, str(e.nfe), "", "", "", e.skipped)
+                table.add_row(e.solver, str(e.nfe), "", "", "", "", e.skipped)
             else:
                 mark = "WORSE" if e.surely_worse else "worse, within two s.e." if e.worse else ""
-                numbers = (f"{e.base.mean():.3e}", f"{e.distilled.mean():.3e}", f"{e.ratio:.3f}")
+                numbers = (f"{e.base.mean():.3e}", f"{e.distilled.mean():.3e}", f"{e.ratio:.3f}", f"{e.median_ratio:.3f}")
                 table.add_row(e.solver, str(e.nfe), *numbers, mark)
         return table
 
     @property
     def caption(self) -> str:
         """What the numbers are."""
+        doubt = f" ({self.reference_error:.1e} off another run that is as fine)" if math.isfinite(self.reference_error) else ""
         return (
-            f"mean square distance per element to {self.reference}; distilled with {self.how}, seed {self.seed}; "
+            f"mean square distance per element to {self.reference}{doubt}; distilled with {self.how}, seed {self.seed}; "
             "s.e.: standard error of the paired difference"
         )
 
@@ -143,7 +163,9 @@ class Comparison:
         for e in worse:
             mean, error = e.difference
             doubt = "" if e.surely_worse else ", within two standard errors"
-            lines.append(f"- {e.solver}, NFE {e.nfe}: ratio {e.ratio:.3f}, difference {mean:+.2e} ± {error:.1e}{doubt}")
+            lines.append(
+                f"- {e.solver}, NFE {e.nfe}: ratio {e.ratio:.3f}, of the medians {e.median_ratio:.3f}, difference {mean:+.2e} ± {error:.1e}{doubt}"
+            )
         return lines
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
@@ -166,11 +188,19 @@ class Comparison:
     def _write_csv(self, path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["solver", "nfe", "base", "distilled", "ratio", "difference", "standard_error", "skipped"])
+            means = ["base", "distilled", "ratio", "difference", "standard_error"]
+            others = [f"{which}_{figure}" for which in ("base", "distilled") for figure in _FIGURES]
+            writer.writerow(["solver", "nfe", *means, *others, "skipped"])
             for e in self.entries:
-                numbers = ["", "", "", "", ""]
+                numbers = [""] * (len(means) + len(others))
                 if not e.skipped:
-                    numbers = [f"{v:.6e}" for v in (e.base.mean(), e.distilled.mean(), e.ratio, *e.difference)]
+                    found = e.figures
+                    values = [
+                        found[which][figure].value if figure in found[which] else math.nan
+                        for which in found
+                        for figure in _FIGURES
+                    ]
+                    numbers = [f"{v:.6e}" for v in (e.base.mean(), e.distilled.mean(), e.ratio, *e.difference, *values)]
                 writer.writerow([e.solver, e.nfe, *numbers, e.skipped])
 
     def _plot(self, path: Path) -> None:
@@ -214,7 +244,7 @@ def compare(
         solvers: names, or solvers with options.
         budgets: numbers of network evaluations.
         held_out: samples that the errors are measured on, with noise that no fit saw.
-        reference_nfe: evaluations of the reference, DEIS of third degree.
+        reference_nfe: evaluations of the reference; see `dode.report.reference`.
         grid: as `distill`.
         seed: of the noise.
         options: further arguments of `distill`, such as effort or samples; `PAPER` for the paper's method.
@@ -227,6 +257,7 @@ def compare(
     """
     chosen = [make_solver(s) if isinstance(s, str) else s for s in solvers]
     unseen = unseen_batch(denoiser, cond, held_out, reference_nfe, seed=seed)
+    doubt = reference_error(denoiser, unseen, reference_nfe)
     how = {"seed": seed, **(options or {})}
     entries = []
     for s in chosen:
@@ -236,7 +267,7 @@ def compare(
             if on_entry is not None:
                 on_entry(entry)
     named = ", ".join(f"{name}={value!r}" for name, value in (options or {}).items()) or "defaults"
-    return Comparison(tuple(entries), denoiser.name, reference_name(reference_nfe), held_out, named, seed)
+    return Comparison(tuple(entries), denoiser.name, str(reference_run(reference_nfe)), held_out, named, seed, doubt)
 
 
 def compare_one(
@@ -264,9 +295,9 @@ def compare_one(
         solver.tableau(denoiser.schedule, nfe, grid)
     except ValueError as error:
         return Entry(str(solver), nfe, np.empty(0), np.empty(0), str(error))
-    result = distill(denoiser, solver, nfe, grid=grid, held_out=0, **(options or {}), **(cond or {}))
+    result = run(make_plan(denoiser, solver, nfe, grid=grid, held_out=0, **(options or {}), **(cond or {})))
     base, distilled = (end_errors(denoiser, tableau, unseen) for tableau in (result.base, result.tableau))
-    return Entry(str(solver), nfe, base, distilled)
+    return Entry(str(solver), nfe, base, distilled, power=mean_square(unseen.end))
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:

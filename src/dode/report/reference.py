@@ -1,4 +1,4 @@
-"""What reports measure against: a fine run of one solver, on noise that nothing was fitted to or chosen by."""
+"""What reports measure against: a fine run of a solver that no teacher is, on noise that nothing was fitted to or chosen by."""
 
 from __future__ import annotations
 
@@ -9,24 +9,37 @@ from torch import Tensor
 from dode.conditions import Condition, cycle
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
+from dode.distillation.choice import end_errors
+from dode.fine import PAIR, REFERENCE, FineRun, whole_span
 from dode.noise import REPORT, standard_noise
 from dode.schedules import NoiseSchedule
-from dode.solvers import solver
 from dode.tableau import Tableau
 from dode.teacher import Teacher, teacher_states
 
-# The most accurate of the registry at many evaluations.
-REFERENCE = "deis"
+# Noises on which the reference is compared with another run.
+_CHECKS = 8
 
 
-def reference_name(nfe: int) -> str:
-    """The fine run, in words."""
-    return f"{REFERENCE} with {nfe} NFE"
+def reference_run(nfe: int) -> FineRun:
+    """The fine run; its `str` are words for it."""
+    return FineRun(*REFERENCE, nfe)
 
 
 def reference_tableau(schedule: NoiseSchedule, nfe: int) -> Tableau:
-    """The fine run."""
-    return solver(REFERENCE).tableau(schedule, nfe)
+    """The fine run's numbers."""
+    return reference_run(nfe).tableau(schedule, whole_span(schedule))
+
+
+def reference_error(denoiser: Denoiser, unseen: Batch, nfe: int) -> float:
+    """Mean square distance of the reference's end points to those of another solver on another grid, as fine, on a few of the noises: about
+    the larger of their errors.
+
+    Raises:
+        FloatingPointError: the other run is not finite.
+    """
+    few = unseen.part(slice(0, _CHECKS))
+    other = FineRun(*PAIR[0], nfe).tableau(denoiser.schedule, whole_span(denoiser.schedule))
+    return float(end_errors(denoiser, other, few).mean())
 
 
 def report_noise(denoiser: Denoiser, count: int, seed: int) -> Tensor:

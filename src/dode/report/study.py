@@ -21,21 +21,24 @@ from torch import Tensor
 
 from dode.conditions import Condition, as_condition, cycle, hash_condition, hash_tensor, map_tensors
 from dode.denoisers import Denoiser
-from dode.distillation import distill
+from dode.distillation import make_plan, run
 from dode.distillation.effort import effort_of
+from dode.fine import PAIR, FineRun, whole_span
 from dode.grids import GridLike
 from dode.metrics import mean_square_distance
 from dode.names import unknown_name
 from dode.noise import standard_noise
 from dode.report.axes import ALL, AXES, FIRST, METHODS, Case, Fit, Place, Result
-from dode.report.reference import reference_name, reference_tableau, report_noise
+from dode.report.reference import reference_run, reference_tableau, report_noise
 from dode.report.study_page import Study
 from dode.sampling import sample
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
 from dode.tableau import Tableau
 
-# Noises on which the reference is compared with one twice as fine.
+# The teacher's cost beside which the end-to-end fit has its usual budget, in parts of a step.
+_USUAL_SCALE = 10
+# Noises on which the reference is compared with another run.
 _REFERENCE_CHECKS = 8
 
 OnResult = Callable[[str, Result, int, int], None]
@@ -72,7 +75,7 @@ def study(
         teacher_scale: but for the axis "teacher-scale".
         repeats: fits with different noise at each number of samples.
         held_out: samples that errors are measured on.
-        reference_nfe: evaluations of the reference, DEIS of third degree.
+        reference_nfe: evaluations of the reference; see `dode.report.reference`.
         grid: as `distill`.
         seed: of the noise.
         records: a file, JSON lines, that keeps what each fit and each measurement gave; what is there is not done again.
@@ -139,7 +142,7 @@ def study(
         home=home,
         validation=bench.effort.validation,
         held_out=held_out,
-        reference=reference_name(reference_nfe),
+        reference=str(reference_run(reference_nfe)),
         reference_error=reference_error,
         seed=seed,
         device=f"{device} ({torch.get_num_threads()} threads)" if device == "cpu" else device,
@@ -283,12 +286,13 @@ class _Bench:
         )
 
     def reference_error(self, place: Place) -> float:
-        """Mean square distance of the reference to one twice as fine, on the first few noises."""
+        """Mean square distance of the reference to another solver's run that is as fine, on the first few noises."""
 
         def compute() -> dict[str, Any]:
             few = min(_REFERENCE_CHECKS, len(self.noise))
-            fine = self._sampled(reference_tableau(self.denoiser.schedule, 2 * self.reference_nfe), place, few)
-            return {"error": float(mean_square_distance(self._reference(place)[:few], fine).mean())}
+            other = FineRun(*PAIR[0], self.reference_nfe).tableau(self.denoiser.schedule, whole_span(self.denoiser.schedule))
+            end = self._sampled(other, place, few)
+            return {"error": float(mean_square_distance(self._reference(place)[:few], end).mean())}
 
         error: float = self._known({"what": "reference", "place": asdict(place), **self._measurement}, compute)["error"]
         return error
@@ -296,7 +300,7 @@ class _Bench:
     def _fitted(self, fit: Fit) -> dict[str, Any]:
         def compute() -> dict[str, Any]:
             try:
-                result = distill(
+                plan = make_plan(
                     self._at(fit.guidance),
                     self.solver,
                     fit.nfe,
@@ -308,6 +312,7 @@ class _Bench:
                     grid=self.grid,
                     **_restricted(self.cond, fit.classes),
                 )
+                result = run(plan)
             except (ValueError, FloatingPointError) as error:
                 return {"skipped": str(error)}
             lambdas = result.lambdas.tolist() if fit.method == "lambda" else None
@@ -322,7 +327,7 @@ class _Bench:
             return METHODS[fit.method]
         effort = self.effort
         usual = effort.samples + effort.validation
-        rounds = effort.evaluations(fit.nfe) / (usual * fit.nfe) - effort.teacher_scale
+        rounds = effort.evaluations(fit.nfe) / (usual * fit.nfe) - _USUAL_SCALE
         budget = round((fit.samples + effort.validation) * fit.nfe * (fit.teacher_scale + rounds))
         return METHODS[fit.method] | {"validation": effort.validation, "budget": budget}
 

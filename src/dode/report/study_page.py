@@ -34,7 +34,7 @@ class Study:
         validation: samples that choose in the end-to-end fit.
         held_out: samples that errors are measured on.
         reference: what they are measured to.
-        reference_error: mean square distance of the reference to one twice as fine, on a few samples.
+        reference_error: mean square distance of the reference to another solver's run that is as fine, on a few samples.
         seed: of the held-out noise, and of the fits unless they say otherwise.
         device: where it ran.
         evaluations: network evaluations of one sample in all, those of an interrupted run included; guidance does not count twice.
@@ -64,7 +64,7 @@ class Study:
         """What the numbers are."""
         home = self.home
         return (
-            f"Error: {_ERROR} per element, {self.reference} (its own error {self.reference_error:.1e}), on {self.held_out} noises "
+            f"Error: {_ERROR} per element, {self.reference} ({self.reference_error:.1e} off another solver's run that is as fine), on {self.held_out} noises "
             "that no fit saw; ± one standard error over these. Of base: error over that of the undistilled solver on the same noise. "
             "Evaluations: network evaluations of one sample that a fit took. Lambda alone is the paper's method, one number a step; "
             f'end to end is `distill`\'s effort "balanced", which takes {self.validation} more samples that choose. Unless a table says '
