@@ -77,8 +77,9 @@ def test_every_solver_samples_as_with_a_clean_network(name: str, make: Callable[
 @networks
 @pytest.mark.parametrize("options", [{"batch_size": 3}, {"clip": 1.0}, {"integer_times": True}], ids=str)
 def test_the_ways_to_run_a_network_share_nothing_either(options: dict[str, Any], make: Callable[[], Any]) -> None:
-    tableau, noise = dode.solver("deis").tableau(SCHEDULE, 6), standard_noise(1, 7, (8,))
-    expected = dode.sample(denoiser_of(clean, **options), tableau, noise)
+    right = denoiser_of(clean, **options)
+    tableau, noise = dode.solver("deis").tableau(right.schedule, 6), standard_noise(1, 7, (8,))
+    expected = dode.sample(right, tableau, noise)
     assert torch.equal(dode.sample(denoiser_of(make(), **options), tableau, noise), expected)
 
 

@@ -18,6 +18,7 @@ from dode.distillation.directions import Directions, multistep
 from dode.distillation.greedy import Fit, corrected, fit
 from dode.noise import standard_noise
 from dode.schedules import VP, Array
+from dode.statistics import doubt_factor
 
 SCHEDULE = VP.linear()
 TABLEAU = dode.solver("ddim").tableau(SCHEDULE, 2)
@@ -45,10 +46,11 @@ def test_a_base_alone_is_given_out() -> None:
 
 @pytest.mark.parametrize("n", [4, 25, 400])
 @pytest.mark.parametrize(("gain", "chosen"), [(1.01, "other"), (0.99, "base"), (0.0, "base"), (-1.01, "base"), (-5.0, "base")])
-def test_leaving_the_base_takes_a_gain_of_more_than_a_standard_error(n: int, gain: float, chosen: str) -> None:
-    deviation = 0.3
-    gains = gain * deviation / math.sqrt(n) + deviation * spread(n)
-    errors = 10 + spread(n, seed=1)
+def test_leaving_the_base_takes_a_gain_of_more_than_chance(n: int, gain: float, chosen: str) -> None:
+    """A standard error for many samples, more of them for few."""
+    deviation, errors, chance = 0.3, np.full(n, 10.0), spread(n)
+    chance *= math.copysign(1, np.median(chance))  # so that the median is no reason
+    gains = gain * doubt_factor(n) * deviation / math.sqrt(n) + deviation * chance
     assert best([candidate("base", errors), candidate("other", errors - gains)]).name == chosen
 
 
@@ -69,10 +71,21 @@ def test_of_several_the_leader_is_chosen_in_whatever_order_they_come() -> None:
 
 def test_only_the_leader_is_looked_at() -> None:
     """The lowest error, though it is doubtful, and the base then; not the next one that would be sure."""
-    errors = np.full(25, 5.0)
-    doubtful, sure = candidate("doubtful", errors - 1.0 - 20 * spread()), candidate("sure", errors - 0.5)
+    errors, chance = np.full(25, 5.0), spread()
+    chance *= math.copysign(1, np.median(chance))  # so that the median is no reason
+    doubtful, sure = candidate("doubtful", errors - 1.0 - 20 * chance), candidate("sure", errors - 0.5)
     assert best([candidate("base", errors), doubtful, sure]).name == "base"
     assert best([candidate("base", errors), sure]).name == "sure"
+
+
+def test_a_gain_of_the_mean_that_costs_the_median_is_none() -> None:
+    """A few far samples carry the mean: most are worse off."""
+    errors = np.array([1.0] * 20 + [100.0] * 5)
+    carried = candidate("carried", np.array([1.1] * 20 + [50.0] * 5))
+    assert carried.error < errors.mean() / 1.5
+    assert best([candidate("base", errors), carried]).name == "base"
+    both = candidate("both", np.array([0.9] * 20 + [60.0] * 5))
+    assert best([candidate("base", errors), carried, both]).name == "both"
 
 
 def test_a_single_sample_leaves_no_room_for_doubt() -> None:

@@ -15,6 +15,7 @@ import dode
 from dode.distillation import PAPER
 from dode.noise import REPORT, standard_noise
 from dode.report import Comparison, Entry, compare
+from dode.report.reference import reference_tableau
 
 SCHEDULE = dode.schedules.VP.linear()
 HOW = {**PAPER, "samples": 8, "teacher_scale": 3}
@@ -32,7 +33,7 @@ def comparison(*entries: Entry) -> Comparison:
 def test_errors_are_distances_to_the_reference_on_noise_that_no_fit_saw() -> None:
     denoiser = mixture_denoiser(SCHEDULE)
     noise = standard_noise(3, 6, (4,), stream=REPORT)
-    fine = dode.sample(denoiser, dode.solver("deis").tableau(SCHEDULE, 30), noise)
+    fine = dode.sample(denoiser, reference_tableau(SCHEDULE, 30), noise)
     solvers = {str(s): s for s in (dode.solver("ddim"), dode.solver("deis", order=2))}
     found = compare(denoiser, solvers.values(), [3, 5], seed=3, **SMALL)
     assert [(e.solver, e.nfe) for e in found.entries] == [(name, nfe) for name in solvers for nfe in (3, 5)]
@@ -54,7 +55,7 @@ def test_condition_is_fitted_and_measured_row_by_row() -> None:
     denoiser = dode.Denoiser(net, SCHEDULE, shape=(4,))
     noise = standard_noise(0, 6, (4,), stream=REPORT)
     cond = {"shift": shifts.repeat(2, 1)}
-    fine = dode.sample(denoiser, dode.solver("deis").tableau(SCHEDULE, 30), noise, **cond)
+    fine = dode.sample(denoiser, reference_tableau(SCHEDULE, 30), noise, **cond)
     (found,) = compare(denoiser, ["ddim"], [4], **SMALL, shift=shifts).entries
     end = dode.sample(denoiser, dode.solver("ddim").tableau(SCHEDULE, 4), noise, **cond)
     np.testing.assert_allclose(found.base, (end - fine).double().square().mean(1), rtol=1e-5)

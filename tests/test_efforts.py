@@ -44,8 +44,9 @@ def test_more_effort_ends_nearer_to_the_teacher() -> None:
     results = [dode.distill(mixture_denoiser(SCHEDULE), "deis", 5, effort=effort, held_out=128) for effort in EFFORTS]
     errors = [result.held_out.end[1] for result in results if result.held_out is not None]
     assert errors[0] > errors[1] > errors[2]
-    # Times matter most on an even grid (docs/benchmarks): far more than the last figure of an error.
-    assert errors[2] < errors[0] / 10
+    # Every effort chooses the grid, which matters more than any coefficient (docs/benchmarks).
+    bases = [result.held_out.end[0] for result in results if result.held_out is not None]
+    assert errors[0] < bases[0] / 10
 
 
 def test_the_base_is_given_out_where_nothing_can_be_learned() -> None:
@@ -139,17 +140,19 @@ def test_a_budget_too_small_for_a_step_gives_the_closed_form_and_says_so() -> No
     assert result.refined is not None
     assert result.refined.iterations == 0
     assert any("the end-to-end fit made no step (the budget is spent)" in text for text in result.warnings)
-    closed = dode.distill(mixture_denoiser(SCHEDULE), "deis", 5, refine=0, held_out=16)
+    closed = dode.distill(mixture_denoiser(SCHEDULE), "deis", 5, refine=0, budget=1000, held_out=16)
     assert result.tableau.b.tolist() == closed.tableau.b.tolist()
 
 
 def test_a_poor_teacher_is_warned_of() -> None:
     poor = dode.distill(mixture_denoiser(SCHEDULE), "unipc", 10, teacher="ddim", teacher_scale=1, held_out=16)
-    assert any("the teacher itself is poor" in text for text in poor.warnings)
-    assert "warning: the teacher itself is poor" in " ".join(str(poor).split())
-    good = dode.distill(mixture_denoiser(SCHEDULE), "unipc", 10, held_out=16)
-    assert good.warnings == ()
-    assert "its own error" in str(good)
+    assert any("off the reference: that is what limits the result" in text for text in poor.warnings)
+    assert "that is what limits the result" in " ".join(str(poor).split())
+    good = dode.distill(mixture_denoiser(SCHEDULE), "unipc", 5, held_out=16)
+    assert not any("limits the result" in text for text in good.warnings)
+    assert "off the reference" in " ".join(str(good).split())
+    assert good.reference is not None and poor.reference is not None
+    assert good.reference.teacher < poor.reference.teacher / 10
 
 
 def test_a_closed_form_that_diverges_leaves_the_base() -> None:

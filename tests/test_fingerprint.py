@@ -84,8 +84,8 @@ PAIRS: dict[str, tuple[dode.Denoiser, dode.Denoiser, dict[str, Any], dict[str, A
         {"kind": [0]},
     ),
     "a guidance interval": (
-        GUIDED.replace(guidance_scale=Interval(3.0, 300, 320)),
-        GUIDED.replace(guidance_scale=Interval(3.0, 300, 360)),
+        GUIDED.replace(guidance_scale=Interval(3.0, 250, 320)),
+        GUIDED.replace(guidance_scale=Interval(3.0, 250, 450)),
         {"kind": [0]},
         {"kind": [0]},
     ),
@@ -112,8 +112,10 @@ def test_a_cache_folder_changes_no_number(
     dode.distill(first, "ddim", 4, cache=tmp_path, **settings, **condition)
     kept = len(list(tmp_path.glob("teacher-*")))
     cached = dode.distill(second, "ddim", 4, cache=tmp_path, **settings, **other)
-    assert len(list(tmp_path.glob("teacher-*"))) == 2 * kept
-    fresh = dode.distill(second, "ddim", 4, **settings, **other)
+    fresh = dode.distill(second, "ddim", 4, cache=tmp_path / "fresh", **settings, **other)
+    made = len(list((tmp_path / "fresh").glob("teacher-*")))
+    # Nothing of the first was taken for the second.
+    assert made and len(list(tmp_path.glob("teacher-*"))) == kept + made
     assert np.array_equal(cached.tableau.a, fresh.tableau.a) and np.array_equal(cached.tableau.b, fresh.tableau.b)
     assert cached.held_out is not None and fresh.held_out is not None
     assert np.array_equal(cached.held_out.distilled, fresh.held_out.distilled)
@@ -126,9 +128,9 @@ def test_the_same_call_finds_its_states_and_pays_the_probes_alone(tmp_path: Path
         return dode.distill(net, "ddim", 4, cache=tmp_path, kind=[0, 1], **settings).evaluations
 
     full, again = run(), run()
-    # Three samples at five times for each of two sets.
-    assert again["teacher"] == 2 * 15
-    assert full["teacher"] > 16 * 24
+    # Three samples at five times for each of two sets, of every teacher that it took.
+    assert again["teacher"] % (2 * 15) == 0
+    assert full["teacher"] > 16 * 24 + again["teacher"]
 
 
 def test_a_condition_without_known_content_is_refused_where_there_is_a_cache(tmp_path: Path) -> None:

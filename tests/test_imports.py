@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "dode"
 LAYERS = (
     ("names", "files", "noise", "host", "metrics", "guidance"),
     ("schedules",),
+    ("statistics",),
     ("grids",),
     ("rows",),
     ("tableau", "conditions"),
@@ -21,7 +22,7 @@ LAYERS = (
     ("fingerprint",),
     ("first_output",),
     ("sampling", "progress"),
-    ("teacher",),
+    ("teacher", "fine"),
     ("distillation",),
     ("models", "integrations", "loading", "images", "report"),
     ("cli", "__main__", "__init__"),

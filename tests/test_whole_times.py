@@ -186,7 +186,9 @@ def test_the_error_is_that_of_the_times_that_are_asked(
     denoiser = gaussian_denoiser(schedule, shape=(2,))
     assert denoiser.integer_times
     x = torch.randn(4096, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = dode.sample(denoiser, dode.solver(solver).tableau(denoiser.schedule, nfe, grid), x)
+    # The right values are those of solvers that go their own way to the clean sample.
+    options = {"bounded": False} if solver in ("deis", "ipndm") else {}
+    found = dode.sample(denoiser, dode.solver(solver, **options).tableau(denoiser.schedule, nfe, grid), x)
     assert float((found - exact_sample(schedule, x)).square().mean()) < 1.1 * right
 
 

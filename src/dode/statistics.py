@@ -19,6 +19,8 @@ from dode.schedules import Array
 LEVEL, _DRAWS = 0.9, 999
 # The high quantile.
 HIGH = 0.95
+# The logarithm of an interval's end over the figure, at the most: a few samples may say nothing at all.
+_WIDEST = 100.0
 # Numbers of a block of draws.
 _BLOCK = 2**22
 
@@ -116,7 +118,8 @@ def _of_log(value: float, errors: Array, base: Array) -> Figure:
     if not deviation or not len(studentised):
         return Figure(value, value, value)
     low, high = np.quantile(studentised, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Figure(value, value * math.exp(-high * deviation), value * math.exp(-low * deviation))
+    bounds = np.clip(np.array([-high, -low]) * deviation, -_WIDEST, _WIDEST)
+    return Figure(value, *(value * math.exp(bound) for bound in bounds))
 
 
 def _draws(n: int) -> list[Any]:

@@ -91,7 +91,9 @@ def leader_of(candidates: Sequence[Candidate]) -> Candidate | None:
     """The candidate that comes first among those that do no worse than the base, which is the first one, in the middle; None if there is
     none that is finite."""
     base, *others = candidates
-    able = [c for c in others if math.isfinite(c.error) and not c.median > base.median]
+    # A base that diverges now and then has no mean to lose.
+    least = base.median if math.isfinite(base.error) else math.inf
+    able = [c for c in others if math.isfinite(c.error) and c.median <= least]
     return min(able, key=lambda candidate: candidate.error, default=None)
 
 

@@ -21,10 +21,16 @@ Arguments = ParamSpec("Arguments")
 def run(plan: Plan) -> Distilled:
     """Carry a plan out and measure what came of it; errors as `distill`."""
     began = time.perf_counter()
-    ledger = Ledger(plan.denoiser)
-    with evaluation_progress(plan.denoiser, expected(plan), f"distilling {plan.name}", show=plan.progress):
-        made = carry_out(plan, ledger)
-        return measured(plan, made, began)
+    denoiser = plan.denoiser
+    ledger = Ledger(denoiser)
+    # What was kept before would save evaluations, and the budget would go further than it does without: same seed, same result.
+    kept, denoiser.memo = denoiser.memo, {}
+    try:
+        with evaluation_progress(denoiser, expected(plan), f"distilling {plan.name}", show=plan.progress):
+            made = carry_out(plan, ledger)
+            return measured(plan, made, began)
+    finally:
+        denoiser.memo = kept | denoiser.memo
 
 
 def _with_arguments_of(

@@ -257,6 +257,8 @@ _ENOUGH = (16, 8)
 _MANY = 5
 # What a reference may be off matters above this share of an error: the true error may then be 1.4 times what is said.
 _MATTERS = 0.03
+# A teacher that is off by this share of the result's error limits it.
+_LIMITS = 0.1
 
 
 def _warnings(result: Distilled) -> list[str]:
@@ -284,6 +286,8 @@ def _warnings(result: Distilled) -> list[str]:
             f"the result has come near the teacher: the reference that it is measured against may be off by {reference.error:.1e} itself, "
             f"so the true error lies between {low:.1e} and {high:.1e}"
         )
+    elif reference is not None and reference.teacher > _LIMITS * distilled:
+        found.append(f"the teacher itself is {reference.teacher:.1e} off the reference: that is what limits the result")
     if result.refined is not None and not result.refined.iterations:
         found.append(f"the end-to-end fit made no step ({result.refined.stopped}): this is the closed form")
     return found

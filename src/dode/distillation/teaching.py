@@ -28,6 +28,8 @@ _FEW, _FEWEST, _CHECK_SHARE = 8, 4, 0.06
 _LEAST, _MOST, _TIMES_STUDENT = 16, 256, 2
 # All runs of the teacher take this share of the budget at the most.
 _TEACHER_SHARE = 0.45
+# And leave this share to an end-to-end fit.
+_REFINING_SHARE = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +116,8 @@ def _finest(plan: Plan, run: FineRun, ledger: Ledger) -> int:
     if plan.teacher.nfe is not None:
         return 0
     samples = plan.samples + plan.validation
-    # The other turn fits the closed form again and judges three candidates, at the least.
-    turn = plan.nfe * (plan.samples + 3 * plan.validation)
+    # The other turn fits the closed form again and judges three candidates, and is to have something left for an end-to-end fit.
+    turn = plan.nfe * (plan.samples + 3 * plan.validation) + (_REFINING_SHARE * plan.budget if plan.refine else 0)
     room = plan.denoiser.schedule.most_evaluations
     affordable = int((plan.budget - ledger.charged - turn) / (samples + 2 * _FEW))
     return min(_MOST, affordable, _MOST if room is None else room)

@@ -163,9 +163,8 @@ class Comparison:
         for e in worse:
             mean, error = e.difference
             doubt = "" if e.surely_worse else ", within two standard errors"
-            lines.append(
-                f"- {e.solver}, NFE {e.nfe}: ratio {e.ratio:.3f}, of the medians {e.median_ratio:.3f}, difference {mean:+.2e} ± {error:.1e}{doubt}"
-            )
+            ratios = f"ratio {e.ratio:.3f}, of the medians {e.median_ratio:.3f}"
+            lines.append(f"- {e.solver}, NFE {e.nfe}: {ratios}, difference {mean:+.2e} ± {error:.1e}{doubt}")
         return lines
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:

@@ -63,8 +63,9 @@ class Study:
     def caption(self) -> str:
         """What the numbers are."""
         home = self.home
+        doubt = f"{self.reference_error:.1e} off another solver's run that is as fine"
         return (
-            f"Error: {_ERROR} per element, {self.reference} ({self.reference_error:.1e} off another solver's run that is as fine), on {self.held_out} noises "
+            f"Error: {_ERROR} per element, {self.reference} ({doubt}), on {self.held_out} noises "
             "that no fit saw; ± one standard error over these. Of base: error over that of the undistilled solver on the same noise. "
             "Evaluations: network evaluations of one sample that a fit took. Lambda alone is the paper's method, one number a step; "
             f'end to end is `distill`\'s effort "balanced", which takes {self.validation} more samples that choose. Unless a table says '
