@@ -15,14 +15,14 @@ LAYERS = (
     ("schedules",),
     ("grids",),
     ("rows",),
-    ("tableau", "conditions"),
+    ("tableau", "conditions", "models"),
     ("solvers",),
     ("denoisers",),
     ("first_output",),
     ("sampling", "progress"),
     ("teacher",),
     ("distillation",),
-    ("models", "integrations", "loading", "images", "report"),
+    ("loading", "images", "report"),
     ("cli", "__main__", "__init__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -7,14 +7,12 @@ import sys
 import textwrap
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 import dode
-from dode.integrations.diffusers import schedule_from_config
 from dode.loading import load
 from dode.models import UNet
 from dode.schedules import VP, Flow
@@ -319,47 +317,3 @@ def test_bundled_network_needs_no_diffusers(folder):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "pip install dode[diffusers]" in done.stdout
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
-        {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 400},
-        {"trained_betas": np.linspace(1e-3, 0.1, 50).tolist(), "num_train_timesteps": 50},
-        {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
-    ],
-)
-def test_schedule_is_that_of_diffusers(options):
-    diffusers = pytest.importorskip("diffusers")
-    scheduler = diffusers.DDIMScheduler(**options)
-    schedule, prediction = schedule_from_config(dict(scheduler.config) | {"_class_name": "DDIMScheduler"})
-    abar = schedule.alpha(np.arange(len(scheduler.alphas_cumprod))) ** 2
-    # diffusers multiplies a thousand float32 numbers.
-    np.testing.assert_allclose(abar, scheduler.alphas_cumprod.double().numpy(), atol=1e-6)
-    assert prediction == {"v_prediction": "v"}.get(options.get("prediction_type"), "epsilon")
-
-
-def test_flow_schedulers():
-    flow, prediction = schedule_from_config({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})
-    assert isinstance(flow, Flow)
-    assert (flow.shift, prediction, flow.t_max) == (3.0, "flow", 1000.0)
-    config = {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "flow_shift": 5.0}
-    flow, prediction = schedule_from_config(config | {"prediction_type": "flow_prediction"})
-    assert isinstance(flow, Flow)
-    assert (flow.shift, prediction) == (5.0, "flow")
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"_class_name": "EDMEulerScheduler", "sigma_min": 0.002}, "EDMEulerScheduler has no discrete schedule"),
-        (SCHEDULER | {"beta_schedule": "sigmoid"}, "beta_schedule 'sigmoid'"),
-        (SCHEDULER | {"prediction_type": "velocity"}, "prediction_type 'velocity'"),
-        (SCHEDULER | {"timestep_type": "continuous"}, "no discrete schedule"),
-    ],
-)
-def test_unknown_schedulers_are_refused(config, message):
-    with pytest.raises(ValueError, match=message):
-        schedule_from_config(config)

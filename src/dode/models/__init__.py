@@ -13,14 +13,25 @@ from safetensors.torch import load_file
 
 from dode.models.classifier import FashionClassifier
 from dode.models.unet import UNet
-from dode.models.wrappers import ClassLabels, MeanHalf, SpaceToDepth, TimestepKeyword
+from dode.models.wrappers import (
+    ClassLabels,
+    ConcatChannels,
+    EDMPreconditioned,
+    MeanHalf,
+    NoiseAtZero,
+    SpaceToDepth,
+    TimestepKeyword,
+)
 
 __all__ = [
     "BUNDLED",
     "BundledModel",
     "ClassLabels",
+    "ConcatChannels",
+    "EDMPreconditioned",
     "FashionClassifier",
     "MeanHalf",
+    "NoiseAtZero",
     "SpaceToDepth",
     "TimestepKeyword",
     "UNet",
