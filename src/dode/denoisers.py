@@ -184,7 +184,12 @@ class Denoiser:
         def ask(x: Tensor, t: float, condition: Condition) -> Tensor:
             given = x if at_home else x.to(device=device, dtype=dtype)
             times = torch.full((len(x),), round(t) if self.integer_times else t, dtype=time_dtype, device=device)
-            output = self.net(given, times, **condition)
+            try:
+                output = self.net(given, times, **condition)
+            except (RuntimeError, IndexError) as error:
+                if not self.integer_times and _takes_whole_times(self.net, given, times, condition, error):
+                    raise ValueError("the network looks its times up in a table: give integer_times=True") from error
+                raise
             if isinstance(output, tuple):
                 output = output[0]
             output = getattr(output, "sample", output)
@@ -252,6 +257,17 @@ class Denoiser:
 
     def __repr__(self) -> str:
         return f"Denoiser({self.name}, {self.prediction}, {self.schedule!r}, shape={self.shape})"
+
+
+def _takes_whole_times(net: Network, x: Tensor, times: Tensor, condition: Condition, error: Exception) -> bool:
+    """Whether a network that failed over some index works where the time is a whole number: it looks its time up in a table."""
+    if not any(word in str(error) for word in ("indic", "index")):
+        return False
+    try:
+        net(x, times.round().long(), **condition)
+    except Exception:
+        return False
+    return True
 
 
 @contextmanager
