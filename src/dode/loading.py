@@ -91,7 +91,7 @@ class _Asked(NamedTuple):
     def shape(self, space_to_depth: int = 1) -> tuple[int, ...] | None:
         """(channels, height, width) of a sample in the network's own layout."""
         shape = self.options.get("shape")
-        if shape is None or len(shape) != 3:
+        if not isinstance(shape, tuple) or len(shape) != 3:
             return None
         channels, height, width = shape
         return channels * space_to_depth**2, height // space_to_depth, width // space_to_depth
@@ -128,13 +128,15 @@ def _from_folder(folder: Path, name: str, asked: _Asked, allow_pickle: bool) -> 
     if network_folder is None:
         raise FileNotFoundError(f"{folder} has neither unet/config.json nor transformer/config.json nor config.json")
     extra = read_json(folder / "dode.json") if (folder / "dode.json").is_file() else {}
-    for key in extra:
+    for key, value in extra.items():
         if key not in _DODE_KEYS:
             raise unknown_name(f"key in {folder / 'dode.json'}", key, _DODE_KEYS)
+        if key != "classes" and (not isinstance(value, int) or value < 0):
+            raise ValueError(f"{key} in {folder / 'dode.json'} must be a whole number, got {value!r}")
     configs = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
     content = next((read_json(path) for path in configs if path.is_file()), None)
     scheduler = None if content is None else SchedulerConfig(content)
-    factor = int(extra.get("space_to_depth", 1))
+    factor = extra.get("space_to_depth", 1)
     # Everything is read and refused before weights, or diffusers, are loaded.
     traits = traits_of(
         read_json(network_folder / "config.json"),

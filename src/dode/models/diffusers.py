@@ -177,7 +177,8 @@ def _sample_channels(inputs: int, outputs: int, learned_variance: bool, given: i
     if learned_variance and outputs % 2 == 0 and outputs // 2 < inputs:
         return outputs // 2
     if outputs > inputs:
-        raise ValueError(f"the network takes {inputs} channels and gives {outputs}: what a sample is cannot be told")
+        advice = "give shape=(channels, height, width) of a sample" if outputs % 2 == 0 and outputs < 2 * inputs else "wrap it"
+        raise ValueError(f"the network takes {inputs} channels and gives {outputs}, what a sample is cannot be told: {advice}")
     return outputs
 
 
@@ -195,9 +196,12 @@ def config_of(net: nn.Module) -> dict[str, Any] | None:
     devices is looked through."""
     inner = _inner(net)
     names = ["UNet2DModel"] if isinstance(inner, UNet) else [kind.__name__ for kind in type(inner).__mro__]
-    known = next((name for name in names if name in _KNOWN or name in _RENAMED), None)
     config = getattr(inner, "config", None)
-    return None if known is None or config is None else {**config, "_class_name": known}
+    if not isinstance(config, Mapping):
+        return None
+    norm = config.get("norm_type")
+    known = next((name for name in names if name in _KNOWN or norm in _RENAMED.get(name, {})), None)
+    return None if known is None else {**config, "_class_name": known}
 
 
 def class_name(net: Any) -> str:

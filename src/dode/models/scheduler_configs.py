@@ -57,7 +57,7 @@ class SchedulerConfig:
         self._class = CLASSES.get(self.name)
         self._refusal = ""
         if self._class is None:
-            near = get_close_matches(self.name, CLASSES, 1)
+            near = get_close_matches(self.name, CLASSES, 1, cutoff=0.85)
             why = REFUSED.get(self.name) or f"not a scheduler that dode reads{f' (is it {near[0]}?)' if near else ''}"
             self._refusal = f"{self.name} is {why}"
             self._values: dict[str, Any] = {}
