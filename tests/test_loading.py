@@ -438,6 +438,13 @@ def test_published_name_of_dit(dit):
     assert type(denoiser.net.net.net.net).__name__ == "DiTTransformer2DModel"
     expected = load(net, schedule=VP.linear())(x, 5.0, class_labels=2)
     torch.testing.assert_close(denoiser(x, 5.0, class_labels=2), expected)
+    # An object of the older class is the same network.
+    import diffusers
+
+    config = {key: value for key, value in net.config.items() if key[0] != "_"}
+    older = diffusers.Transformer2DModel(**config)
+    older.load_state_dict(net.state_dict())
+    torch.testing.assert_close(load(older.eval(), schedule=VP.linear())(x, 5.0, class_labels=2), expected)
 
 
 def test_dit_on_the_command_line(dit, tmp_path, monkeypatch):

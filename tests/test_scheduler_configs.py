@@ -14,7 +14,7 @@ from torch import nn
 import dode
 from dode.models import EDMPreconditioned, NoiseAtZero
 from dode.models.scheduler_configs import CLASSES, LEFT_OUT, REFUSED, SchedulerConfig
-from dode.schedules import EDM, VP, CosineVP, Flow
+from dode.schedules import EDM, VE, VP, CosineVP, Flow
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -157,6 +157,28 @@ def test_dynamic_shift_is_that_of_the_pipelines(kind, tokens):
     scheduler.set_timesteps(sigmas=np.linspace(1, 0.1, 10), mu=mu)
     schedule = read.schedule(tokens)
     np.testing.assert_allclose(schedule.uniform_time(np.linspace(1, 0.1, 10)), scheduler.timesteps.numpy(), rtol=1e-6)
+
+
+def test_dynamic_shift_is_that_of_the_size_of_the_network():
+    net = diffusers.SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=6,
+        caption_projection_dim=16,
+        pooled_projection_dim=7,
+        pos_embed_max_size=16,
+    )
+    pipe = Pipe(None, diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
+    pipe.transformer = net
+    for shape, tokens in ((None, 16), ((4, 16, 24), 96)):
+        denoiser = dode.load(pipe, **({} if shape is None else {"shape": shape}))
+        mu = 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
+        assert denoiser.schedule.shift == pytest.approx(math.exp(mu))
 
 
 def test_dynamic_shift_of_an_unknown_size_is_said():
@@ -358,12 +380,26 @@ def test_wuerstchen():
 def test_ve_is_asked_at_sigma_and_gives_the_score():
     scheduler, read = made("ScoreSdeVeScheduler", sigma_min=0.02, sigma_max=90.0)
     schedule = read.schedule()
-    assert (read.prediction, schedule.t_max, schedule.t_min) == ("score", 90.0, 0.02)
+    assert (schedule.t_max, schedule.t_min) == (90.0, 0.02)
     sigmas = scheduler.discrete_sigmas.double().numpy()
     np.testing.assert_allclose(schedule.sigma(sigmas), sigmas)
-    # Its networks divide by sigma: the score of what is noise alone comes out right.
-    denoiser = dode.Denoiser(lambda x, sigma: -x / sigma[:, None] ** 2, schedule, read.prediction)
-    torch.testing.assert_close(denoiser(torch.randn(2, 3), 5.0), torch.zeros(2, 3))
+
+    class Score(nn.Module):
+        """Of data N(0, 1), as a network that is asked at sigma."""
+
+        def forward(self, x, sigma):
+            return -x / (1 + sigma[:, None] ** 2)
+
+    x, t = torch.randn(2, 3), 0.7
+    for other in (schedule, VE(0.02, 90.0), VP.linear(), Flow()):
+        t = float(other.uniform_time(0.7))
+        alpha, sigma = float(other.alpha(t)), float(other.sigma(t))
+        denoiser = dode.Denoiser(read.wrap(Score(), other), other, read.prediction)
+        torch.testing.assert_close(denoiser(x, t), x * alpha / (alpha**2 + sigma**2), atol=1e-5, rtol=1e-3)
+    pipe = Pipe(unet(), scheduler)
+    assert dode.load(pipe, schedule=VE()).prediction == "edm"
+    with pytest.raises(ValueError, match="asked at sigma and gives the score"):
+        dode.load(pipe, schedule=VE(), prediction="epsilon")
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))

@@ -166,7 +166,7 @@ def _from_pipeline(pipeline: Any, asked: _Asked) -> Denoiser:
     config = config_of(net)
     if config is None:
         raise ValueError(
-            f"{class_name(net)} is not a network that dode knows: wrap it, dode.Denoiser(net, schedule, prediction)"
+            f"{class_name(net)} is not a network that dode knows: give dode.Denoiser(net, schedule, prediction), called as net(x, t)"
         )
     traits = traits_of(config, learned_variance=scheduler is not None and scheduler.learned_variance, shape=asked.shape())
     schedule, prediction = _schedule_of(scheduler, traits, asked, name)
@@ -185,7 +185,7 @@ def _scheduler_of(scheduler: Any) -> SchedulerConfig | None:
 def _from_network(net: Any, asked: _Asked) -> Denoiser:
     config = config_of(net) if isinstance(net, nn.Module) else None
     if config is None:
-        schedule, prediction = _schedule_of(None, None, asked, type(net).__name__)
+        schedule, prediction = _schedule_of(None, None, asked, class_name(net))
         return Denoiser(net, schedule, prediction)
     traits = traits_of(config, shape=asked.shape())
     schedule, prediction = _schedule_of(None, traits, asked, class_name(net))

@@ -19,6 +19,7 @@ from dode.models.wrappers import (
     EDMPreconditioned,
     MeanHalf,
     NoiseAtZero,
+    SampleOfScore,
     SpaceToDepth,
     TimestepKeyword,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "FashionClassifier",
     "MeanHalf",
     "NoiseAtZero",
+    "SampleOfScore",
     "SpaceToDepth",
     "TimestepKeyword",
     "UNet",

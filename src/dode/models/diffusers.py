@@ -157,7 +157,8 @@ def _present_name(config: Mapping[str, Any]) -> str:
             raise ValueError(f"{name} with norm_type {norm!r} is not known: {', '.join(kinds)} are")
         return kinds[norm]
     if name not in _KNOWN:
-        raise unknown_name("network class", name, _KNOWN)
+        unknown = unknown_name("network class", name, _KNOWN)
+        raise ValueError(f"{unknown}; dode.load(net, schedule=...) takes a network that is loaded already, called as net(x, t)")
     return name
 
 

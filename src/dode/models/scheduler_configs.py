@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from dode.models.wrappers import EDMPreconditioned, NoiseAtZero
+from dode.models.wrappers import EDMPreconditioned, NoiseAtZero, SampleOfScore
 from dode.names import unknown_name
 from dode.schedules import EDM, VP, CosineVP, Flow, NoiseSchedule
 
@@ -106,17 +106,25 @@ class SchedulerConfig:
         """What its network is, where `wrap` does something to it."""
         if self._towards_data:
             return "asked at times from noise to data"
+        if self._scores:
+            return "asked at sigma and gives the score"
         return "preconditioned" if _is_preconditioned(self._values) else None
 
     @property
     def _towards_data(self) -> bool:
         return self._class is not None and bool(self._values.get("invert_sigmas", self._class.towards_data))
 
+    @property
+    def _scores(self) -> bool:
+        return self._class is not None and self._class.scores
+
     def wrap(self, net: nn.Module, schedule: NoiseSchedule) -> nn.Module:
-        """The network with what its scheduler does around it: the scalings of input and output of EDM, or a time that runs
-        from noise to data. Then it predicts what `prediction` says."""
+        """The network with what its scheduler does around it: the scalings of input and output of EDM, a time that is sigma or
+        runs from noise to data. Then it predicts what `prediction` says, at the times of any schedule."""
         if self._towards_data:
             return NoiseAtZero(net, schedule.t_max)
+        if self._scores:
+            return SampleOfScore(net)
         if _is_preconditioned(self._values):
             sigma_data, negative = _scaling(self._values)
             return EDMPreconditioned(net, sigma_data, negative=negative)
@@ -274,12 +282,14 @@ class _Class:
         keys: what it reads of the configuration, with its defaults.
         prediction: of its network; what `prediction_type` says if None.
         towards_data: the network's time runs from noise to data.
+        scores: the network is asked at sigma and gives the score.
     """
 
     schedule: Callable[[_Values, int | None], NoiseSchedule]
     keys: Mapping[str, Any]
     prediction: str | None = None
     towards_data: bool = False
+    scores: bool = False
 
 
 _BETAS: dict[str, Any] = {
@@ -344,8 +354,9 @@ CLASSES: Mapping[str, _Class] = MappingProxyType(
         "PNDMScheduler": _Class(_betas, _BETAS),
         "RePaintScheduler": _Class(_betas, _REPAINT, "epsilon"),
         "SASolverScheduler": _Class(_betas, {**_BETAS, **_FLOW_SIGMAS}),
-        # Its network is asked at sigma and gives the score.
-        "ScoreSdeVeScheduler": _Class(_edm, {"sigma_min": 0.01, "sigma_max": 1348.0, "num_train_timesteps": 2000}, "score"),
+        "ScoreSdeVeScheduler": _Class(
+            _edm, {"sigma_min": 0.01, "sigma_max": 1348.0, "num_train_timesteps": 2000}, "edm", scores=True
+        ),
         "UnCLIPScheduler": _Class(_betas, _UNCLIP),
         "UniPCMultistepScheduler": _Class(_betas, {**_BETAS, **_ZERO_SNR, **_FLOW_SIGMAS, **_DYNAMIC}),
     }

@@ -174,6 +174,25 @@ class EDMPreconditioned(nn.Module):
         return D.to(x.dtype)
 
 
+class SampleOfScore(nn.Module):
+    """The denoiser D(x, sigma) = x + sigma^2 score of a network that is asked at sigma and gives the score (score-based VE
+    networks). For `Denoiser(..., prediction="edm")`, with any schedule.
+
+    Args:
+        net: called as net(x, sigma).
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, sigma: Tensor, **cond: Any) -> Tensor:
+        """D: (batch, *shape), from x: (batch, *shape) = x_0 + sigma eps and sigma: (batch,), above 0."""
+        sigma = torch.as_tensor(sigma, device=x.device).expand(len(x))
+        wide = sigma.reshape(-1, *[1] * (x.ndim - 1)).to(torch.promote_types(x.dtype, torch.float32))
+        return (x + wide**2 * _tensor(self.net(x, sigma, **cond))).to(x.dtype)
+
+
 class NoiseAtZero(nn.Module):
     """A flow network whose time runs from 0 at the noise to `time_scale` at the data, and that gives data - noise, as dode's
     "flow" prediction: noise - data, with time from `time_scale` at the noise to 0.
