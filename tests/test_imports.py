@@ -16,7 +16,7 @@ LAYERS = (
     ("statistics",),
     ("grids",),
     ("rows",),
-    ("tableau", "conditions"),
+    ("tableau", "conditions", "models"),
     ("solvers", "calling", "inpainting"),
     ("denoisers",),
     ("fingerprint",),
@@ -24,7 +24,7 @@ LAYERS = (
     ("sampling", "progress"),
     ("teacher", "fine"),
     ("distillation",),
-    ("models", "integrations", "loading", "images", "report"),
+    ("loading", "images", "report"),
     ("cli", "__main__", "__init__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 import dode
-from dode.integrations.diffusers import schedule_from_config
 from dode.loading import load
 from dode.models import UNet
 from dode.schedules import VP, Flow
@@ -321,45 +320,302 @@ def test_bundled_network_needs_no_diffusers(folder):
     assert "pip install dode[diffusers]" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
-        {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 400},
-        {"trained_betas": np.linspace(1e-3, 0.1, 50).tolist(), "num_train_timesteps": 50},
-        {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
-    ],
-)
-def test_schedule_is_that_of_diffusers(options):
+class Pipe:
+    def __init__(self, unet, scheduler):
+        self.unet, self.transformer, self.scheduler = unet, None, scheduler
+
+
+class DDPMScheduler:
+    config = SCHEDULER
+
+
+def light():
+    """A network that needs no diffusers, without classes."""
+    return UNet.from_config({key: v for key, v in CONFIG.items() if key[0] != "_"} | {"num_class_embeds": None}).eval()
+
+
+def sampled(denoiser, noise, **cond):
+    return dode.sample(denoiser, dode.solver("ddim").tableau(denoiser.schedule, 3), noise, **cond)
+
+
+@pytest.mark.parametrize("wrap", [lambda net: torch.compile(net, backend="eager"), nn.DataParallel])
+def test_compiled_and_parallel_networks_are_what_they_hold(wrap):
+    net = light()
+    wrapped, noise = wrap(net), images((4, 8, 8))
+    expected = sampled(load(net, schedule=VP.linear()), noise)
+    for denoiser in (load(wrapped, schedule=VP.linear()), load(Pipe(wrapped, DDPMScheduler()))):
+        assert denoiser.shape == (4, 8, 8)
+        assert denoiser.net is wrapped
+        torch.testing.assert_close(sampled(denoiser, noise), expected)
+    assert load(wrapped, schedule=VP.linear()).name == "UNet"
+
+
+def test_compiled_transformer_in_a_pipeline(dit):
+    net, _ = dit
+    pipe = Pipe(None, DDPMScheduler())
+    pipe.transformer = torch.compile(net, backend="eager")
+    denoiser = load(pipe, guidance_scale=2.0)
+    assert (denoiser.shape, denoiser.null_condition) == ((4, 8, 8), {"class_labels": 10})
+    assert denoiser(images((4, 8, 8)), 9.0, class_labels=1).shape == (3, 4, 8, 8)
+
+
+def test_a_pipeline_without_a_scheduler_asks_for_a_schedule():
+    pipe = Pipe(light(), None)
+    with pytest.raises(ValueError, match="Pipe has no scheduler: give schedule="):
+        load(pipe)
+    assert load(pipe, schedule=VP.linear()).prediction == "epsilon"
+
+
+def test_another_shape_may_be_a_list():
+    denoiser = load(light(), schedule=VP.linear(), shape=[4, 8, 16])
+    assert denoiser.shape == (4, 8, 16)
+    assert sampled(denoiser, images((4, 8, 16))).shape == (3, 4, 8, 16)
+
+
+@pytest.fixture
+def dit(tmp_path):
+    """A small DiT and its folder."""
     diffusers = pytest.importorskip("diffusers")
-    scheduler = diffusers.DDIMScheduler(**options)
-    schedule, prediction = schedule_from_config(dict(scheduler.config) | {"_class_name": "DDIMScheduler"})
-    abar = schedule.alpha(np.arange(len(scheduler.alphas_cumprod))) ** 2
-    # diffusers multiplies a thousand float32 numbers.
-    np.testing.assert_allclose(abar, scheduler.alphas_cumprod.double().numpy(), atol=1e-6)
-    assert prediction == {"v_prediction": "v"}.get(options.get("prediction_type"), "epsilon")
+    net = diffusers.DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=1,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=10,
+    ).eval()
+    net.save_pretrained(tmp_path / "transformer")
+    diffusers.DDIMScheduler(clip_sample=False).save_pretrained(tmp_path / "scheduler")
+    return net, tmp_path
 
 
-def test_flow_schedulers():
-    flow, prediction = schedule_from_config({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})
-    assert isinstance(flow, Flow)
-    assert (flow.shift, prediction, flow.t_max) == (3.0, "flow", 1000.0)
-    config = {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "flow_shift": 5.0}
-    flow, prediction = schedule_from_config(config | {"prediction_type": "flow_prediction"})
-    assert isinstance(flow, Flow)
-    assert (flow.shift, prediction) == (5.0, "flow")
+def test_dit_labels_and_guidance(dit):
+    net, folder = dit
+    x, alpha, sigma = images((4, 8, 8)), float(VP.linear().alpha(400.0)), float(VP.linear().sigma(400.0))
+
+    def eps(labels):
+        with torch.no_grad():
+            return net(x, timestep=torch.full((3,), 400.0), class_labels=torch.tensor(labels)).sample[:, :4]
+
+    def D(N):
+        return (x - sigma * N) / alpha
+
+    labelled, null = eps([1, 2, 0]), eps([10, 10, 10])
+    denoiser = load(folder)
+    for labels in ([1, 2, 0], np.array([1, 2, 0]), torch.tensor([1, 2, 0])):
+        torch.testing.assert_close(denoiser(x, 400.0, class_labels=labels), D(labelled), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(denoiser(x, 400.0), D(null), atol=1e-4, rtol=1e-4)
+    guided = load(folder, guidance_scale=4.0)(x, 400.0, class_labels=[1, 2, 0])
+    torch.testing.assert_close(guided, D(null + 4 * (labelled - null)), atol=1e-3, rtol=1e-3)
+    with pytest.raises(ValueError, match=r"class labels go from 0 to 10 \(10 is the null class\), got 11"):
+        denoiser(x, 400.0, class_labels=torch.tensor([1, 11, 0]))
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"_class_name": "EDMEulerScheduler", "sigma_min": 0.002}, "EDMEulerScheduler has no discrete schedule"),
-        (SCHEDULER | {"beta_schedule": "sigmoid"}, "beta_schedule 'sigmoid'"),
-        (SCHEDULER | {"prediction_type": "velocity"}, "prediction_type 'velocity'"),
-        (SCHEDULER | {"timestep_type": "continuous"}, "no discrete schedule"),
-    ],
-)
-def test_unknown_schedulers_are_refused(config, message):
-    with pytest.raises(ValueError, match=message):
-        schedule_from_config(config)
+def test_dit_null_class_may_be_named(dit):
+    _, folder = dit
+    write_json(folder / "dode.json", {"null_class": 3})
+    assert load(folder, guidance_scale=2.0).null_condition == {"class_labels": 3}
+    write_json(folder / "dode.json", {"null_class": 11})
+    with pytest.raises(ValueError, match=r"null_class must lie in 0 \.\. 10"):
+        load(folder)
+
+
+@pytest.mark.parametrize("value", ["10", 2.0, -1, None])
+def test_numbers_of_dode_json_are_checked(folder, value):
+    write_json(folder / "dode.json", {"null_class": value})
+    with pytest.raises(ValueError, match=r"null_class in .*dode.json must be a whole number"):
+        load(folder)
+
+
+def test_published_name_of_dit(dit):
+    net, folder = dit
+    place = folder / "transformer" / "config.json"
+    write_json(place, json.loads(place.read_text()) | {"_class_name": "Transformer2DModel"})
+    x = images((4, 8, 8))
+    denoiser = load(folder)
+    assert type(denoiser.net.net.net.net).__name__ == "DiTTransformer2DModel"
+    expected = load(net, schedule=VP.linear())(x, 5.0, class_labels=2)
+    torch.testing.assert_close(denoiser(x, 5.0, class_labels=2), expected)
+    # An object of the older class is the same network.
+    import diffusers
+
+    config = {key: value for key, value in net.config.items() if key[0] != "_"}
+    older = diffusers.Transformer2DModel(**config)
+    older.load_state_dict(net.state_dict())
+    torch.testing.assert_close(load(older.eval(), schedule=VP.linear())(x, 5.0, class_labels=2), expected)
+
+
+def test_dit_on_the_command_line(dit, tmp_path, monkeypatch):
+    from dode.cli import main
+
+    _, folder = dit
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["dode", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return caught.value.code
+
+    plain = ("--solver", "ddim", "--nfe", "2", "--device", "cpu")
+    for more in (("--classes", "1,2"), (), ("--classes", "0-9", "--guidance-scale", "3")):
+        out = tmp_path / f"{len(more)}.npy"
+        assert run("sample", folder, *plain, "-n", "3", "--out", out, *more) == 0
+        assert np.load(out).shape == (3, 4, 8, 8)
+    small = ("--samples", "8", "--validation", "4", "--held-out", "4", "--classes", "1,2", "--paper")
+    assert run("distill", folder, *plain, "--out", tmp_path / "t.json", *small) == 0
+    assert run("sample", folder, *plain, "--out", tmp_path / "x.npy", "--classes", "11") == 2
+
+
+def condition_unet(**options):
+    diffusers = pytest.importorskip("diffusers")
+    options = {"in_channels": 4, "out_channels": 4, "cross_attention_dim": 6, "block_out_channels": (8, 16)} | options
+    return diffusers.UNet2DConditionModel(
+        sample_size=8,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+        norm_num_groups=4,
+        **options,
+    ).eval()
+
+
+@pytest.mark.parametrize(("channels", "labels"), [(9, None), (8, None), (7, 20)])
+def test_channels_beside_the_sample(tmp_path, channels, labels):
+    """Inpainting, instructions, and upscaling with its noise level, against the network called by hand."""
+    diffusers = pytest.importorskip("diffusers")
+    net = condition_unet(in_channels=channels, num_class_embeds=labels)
+    net.save_pretrained(tmp_path / "unet")
+    diffusers.DDPMScheduler(prediction_type="v_prediction").save_pretrained(tmp_path / "scheduler")
+    denoiser = load(tmp_path)
+    assert (denoiser.shape, denoiser.prediction) == ((4, 8, 8), "v")
+    x, text, beside = images((4, 8, 8)), torch.randn(3, 5, 6), torch.randn(3, channels - 4, 8, 8)
+    more = {} if labels is None else {"class_labels": torch.full((3,), 7)}
+    with torch.no_grad():
+        given = torch.cat([x, beside], dim=1)
+        v = net(given, torch.full((3,), 300.0), encoder_hidden_states=text, **more).sample
+    alpha, sigma = float(denoiser.schedule.alpha(300.0)), float(denoiser.schedule.sigma(300.0))
+    level = {} if labels is None else {"class_labels": 7}
+    found = denoiser(x, 300.0, encoder_hidden_states=text, concat=beside, **level)
+    torch.testing.assert_close(found, alpha * x - sigma * v, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match=rf"takes {channels - 4} channels beside the sample: give concat="):
+        denoiser(x, 300.0, encoder_hidden_states=text, **level)
+
+
+def test_variance_beside_a_picture_to_enlarge(tmp_path):
+    """As many channels out as in: the scheduler says that half of them are a variance."""
+    diffusers = pytest.importorskip("diffusers")
+    condition_unet(in_channels=6, out_channels=6).save_pretrained(tmp_path / "unet")
+    diffusers.DDPMScheduler(variance_type="learned_range").save_pretrained(tmp_path / "scheduler")
+    assert load(tmp_path).shape == (3, 8, 8)
+    found = load(tmp_path)(images((3, 8, 8)), 3.0, encoder_hidden_states=torch.randn(1, 5, 6), concat=images((3, 8, 8)))
+    assert found.shape == (3, 3, 8, 8)
+    diffusers.DDPMScheduler().save_pretrained(tmp_path / "scheduler")
+    assert load(tmp_path).shape == (6, 8, 8)
+    assert load(tmp_path, shape=(3, 8, 8)).shape == (3, 8, 8)
+
+
+def test_scalings_leave_the_channels_beside_the_sample_alone():
+    diffusers = pytest.importorskip("diffusers")
+    net, scheduler = condition_unet(in_channels=8), diffusers.EDMEulerScheduler()
+    denoiser = load(Pipe(net, scheduler))
+    x, text, beside = images((4, 8, 8)), torch.randn(3, 5, 6), torch.randn(3, 4, 8, 8)
+    scheduler.set_timesteps(3)
+    sigma = scheduler.sigmas[1]
+    with torch.no_grad():
+        given = torch.cat([scheduler.precondition_inputs(x, sigma), beside], dim=1)
+        output = net(given, scheduler.timesteps[1], encoder_hidden_states=text).sample
+    expected = scheduler.precondition_outputs(x, output, sigma)
+    found = denoiser(x, float(sigma), encoder_hidden_states=text, concat=beside)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_networks_that_learn_a_table_of_times_are_asked_at_whole_ones(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    config = {key: value for key, value in CONFIG.items() if key[0] != "_"}
+    net = diffusers.UNet2DModel(**config, time_embedding_type="learned", num_train_timesteps=1000).eval()
+    net.save_pretrained(tmp_path / "unet")
+    diffusers.DDPMScheduler().save_pretrained(tmp_path / "scheduler")
+    x = images((4, 8, 8))
+    for denoiser in (load(tmp_path), load(net, schedule=VP.linear())):
+        assert denoiser.integer_times
+        with torch.no_grad():
+            eps = net(x, torch.tensor(300), class_labels=torch.tensor([1, 1, 1])).sample
+        alpha, sigma = float(denoiser.schedule.alpha(300)), float(denoiser.schedule.sigma(300))
+        torch.testing.assert_close(denoiser(x, 300, class_labels=1), (x - sigma * eps) / alpha, atol=1e-4, rtol=1e-4)
+    assert not load(light(), schedule=VP.linear()).integer_times
+
+
+class Table(nn.Module):
+    """A network that looks its time up, in one of the ways that people write."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way = way
+        self.rows = nn.Parameter(torch.randn(10, 6))
+
+    def forward(self, x, t, label=None):
+        if self.way == "embedding":
+            rows = nn.functional.embedding(t, self.rows)
+        elif self.way == "index":
+            rows = self.rows[t]
+        elif self.way == "one-hot":
+            rows = nn.functional.one_hot(t, 10).to(x) @ self.rows
+        elif self.way == "label":
+            rows = self.rows[label]
+        else:
+            rows = self.rows.index_select(0, t)
+        return torch.tanh(x + rows)
+
+
+@pytest.mark.parametrize("way", ["embedding", "index", "one-hot", "select"])
+def test_networks_that_take_no_fractional_time_are_told_how(way):
+    net, schedule = Table(way), VP.linear(10, 0.01, 0.6)
+    with pytest.raises(ValueError, match="looks its times up in a table: give integer_times=True") as caught:
+        sampled(load(net, schedule=schedule), torch.randn(3, 6))
+    assert "\n" not in str(caught.value)
+    assert sampled(load(net, schedule=schedule, integer_times=True), torch.randn(3, 6)).shape == (3, 6)
+
+
+def test_errors_over_other_indices_stay_what_they_are():
+    with pytest.raises(IndexError, match="must be long"):
+        sampled(load(Table("label"), schedule=VP.linear(10, 0.01, 0.6)), torch.randn(3, 6), label=torch.ones(3))
+
+
+def test_configurations_are_refused_before_anything_slow_is_imported(folder):
+    """diffusers takes seconds to import, weights minutes."""
+    config = {"_class_name": "DiTTransformer2DModel", "num_embeds_ada_norm": 4, "out_channels": 8}
+    write_json(folder / "unet" / "config.json", config)
+    good = {"unet/config.json": config, "scheduler/scheduler_config.json": SCHEDULER, "dode.json": {}}
+    bad = {
+        "unknown network class 'Nobody'": ("unet/config.json", {"_class_name": "Nobody"}),
+        "norm_type": ("unet/config.json", {"_class_name": "Transformer2DModel"}),
+        "beta_schedule": ("scheduler/scheduler_config.json", SCHEDULER | {"beta_schedule": "wavy"}),
+        "LCMScheduler": ("scheduler/scheduler_config.json", {"_class_name": "LCMScheduler"}),
+        "null_class must lie": ("dode.json", {"null_class": 7}),
+    }
+    lines = []
+    for message, (place, content) in bad.items():
+        lines.append(f"refused({message!r}, {place!r}, {json.dumps(content)!r})")
+    script = f"""
+import json, pathlib, sys
+from dode.loading import load
+folder, good = pathlib.Path({str(folder)!r}), json.loads({json.dumps(good)!r})
+def refused(message, place, content, **options):
+    for name, kept in good.items():
+        (folder / name).write_text(json.dumps(kept))
+    (folder / place).write_text(content)
+    try:
+        load(folder, **options)
+    except ValueError as error:
+        assert message in str(error), error
+    else:
+        raise AssertionError(message)
+{chr(10).join(lines)}
+refused("guidance_scal", "dode.json", "{{}}", guidance=2.0)
+refused("batch_size", "dode.json", "{{}}", batch_size=0)
+assert "diffusers" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,18 @@ from torch import nn
 import dode
 from dode import models
 from dode.loading import load
-from dode.models import BUNDLED, ClassLabels, MeanHalf, SpaceToDepth, TimestepKeyword, UNet, fashion_classifier
+from dode.models import (
+    BUNDLED,
+    ClassLabels,
+    ConcatChannels,
+    EDMPreconditioned,
+    MeanHalf,
+    SpaceToDepth,
+    TimestepKeyword,
+    UNet,
+    fashion_classifier,
+)
+from dode.models.diffusers import config_of, traits_of
 from dode.noise import standard_noise
 
 CONFIGS = {
@@ -144,7 +156,42 @@ def test_class_labels_out_of_range_are_refused_every_time(given):
             net(torch.zeros(3, 1, 1, 1), 0, class_labels=given)
 
 
-@pytest.mark.parametrize("given", [None, torch.tensor([1, 2]), torch.zeros(3, 1, dtype=torch.long)])
+SAME = ([0, 3, 1], (0, 3, 1), np.array([0, 3, 1]), np.array([0, 3, 1], np.uint16), torch.tensor([0, 3, 1], dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("given", [*SAME, [torch.tensor(0), torch.tensor(3), torch.tensor(1)]])
+def test_class_labels_may_be_any_sequence_of_integers(given):
+    net = ClassLabels(_Labels(), classes=4, null_class=2)
+    assert net(torch.zeros(3, 1, 1, 1), 0, class_labels=given).flatten().tolist() == [0, 3, 1]
+
+
+@pytest.mark.parametrize("given", [range(3), np.int64(2), 2, np.array(2)])
+def test_class_labels_may_be_a_range_or_a_number_of_numpy(given):
+    expected = [0, 1, 2] if isinstance(given, range) else [2, 2, 2]
+    assert ClassLabels(_Labels(), classes=4)(torch.zeros(3, 1, 1, 1), 0, class_labels=given).flatten().tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "given", [2.0, "shirt", True, [0.0, 1.0, 2.0], ["a", "b", "c"], [[0], [1, 2]], {}, torch.zeros(3).bool()]
+)
+def test_class_labels_that_are_no_integers_are_refused_in_one_line(given):
+    with pytest.raises(ValueError, match="class_labels must be integers") as caught:
+        ClassLabels(_Labels(), classes=4)(torch.zeros(3, 1, 1, 1), 0, class_labels=given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("labels", [[1, 2, 0], np.array([1, 2, 0]), torch.tensor([1, 2, 0])])
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_class_labels_say_the_same_with_and_without_guidance(labels, scale):
+    denoiser = load("fashion", guidance_scale=scale)
+    x = standard_noise(0, 3, denoiser.shape)
+    expected = torch.cat([denoiser(x[i : i + 1], 600.0, class_labels=label) for i, label in enumerate((1, 2, 0))])
+    torch.testing.assert_close(denoiser(x, 600.0, class_labels=labels), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "given", [None, torch.tensor([1, 2]), [1, 2], range(4), torch.zeros(3, 1, dtype=torch.long), [[1], [2], [0]]]
+)
 def test_class_labels_must_be_one_a_sample(given):
     with pytest.raises(ValueError, match="class_labels"):
         ClassLabels(_Labels(), classes=4)(torch.zeros(3, 1, 1, 1), 0, class_labels=given)
@@ -158,6 +205,163 @@ def test_mean_half_and_timestep_keyword():
 
     x = torch.randn(2, 3, 4, 4)
     assert torch.equal(MeanHalf(TimestepKeyword(Net()))(x, 2.0), 2 * x)
+
+
+class _Sum(nn.Module):
+    """The sum of all channels and t, in as many channels as a sample has."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x, t):
+        return (x.sum(1, keepdim=True) + t.reshape(-1, 1, 1, 1)).expand(-1, self.channels, -1, -1)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_channels_beside_the_sample_are_behind_it(rows):
+    seen = []
+
+    class Net(nn.Module):
+        def forward(self, x, t, **cond):
+            seen.append((x, cond))
+            return x[:, :2]
+
+    x, beside = torch.randn(3, 2, 4, 5), torch.randn(rows, 3, 4, 5, dtype=torch.float64)
+    assert torch.equal(ConcatChannels(Net(), 3)(x, 0, concat=beside, word=1), x)
+    assert torch.equal(seen[0][0], torch.cat([x, beside.float().expand(3, -1, -1, -1)], dim=1))
+    assert seen[0][1] == {"word": 1}
+
+
+@pytest.mark.parametrize("given", [None, 3, torch.zeros(3, 2, 4, 5), torch.zeros(3, 3, 5, 4), torch.zeros(2, 3, 4, 5)])
+def test_channels_beside_the_sample_are_asked_for_in_one_line(given):
+    with pytest.raises(ValueError, match=r"beside the sample.*\(3, 3, 4, 5\)|\(3, 3, 4, 5\).*beside the sample") as caught:
+        ConcatChannels(_Sum(2), 3)(torch.zeros(3, 2, 4, 5), torch.zeros(3), concat=given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_channels_beside_the_sample_go_through_sampling(guidance, batch_size):
+    """Each sample with its own: as one at a time."""
+    net = ConcatChannels(_Sum(2), 3)
+    options = {"guidance_scale": guidance, "null_condition": {"concat": torch.zeros(1, 3, 4, 4)}}
+    denoiser = dode.Denoiser(
+        net, dode.schedules.Flow(time_scale=1.0), "flow", shape=(2, 4, 4), batch_size=batch_size, **options
+    )
+    noise, beside = standard_noise(0, 3, denoiser.shape), torch.randn(3, 3, 4, 4)
+    tableau = dode.solver("ddim").tableau(denoiser.schedule, 3)
+    together = dode.sample(denoiser, tableau, noise, concat=beside)
+    for i in range(3):
+        alone = dode.sample(denoiser, tableau, noise[i : i + 1], concat=beside[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_edm_scalings_give_the_mean_of_gaussian_data():
+    """For data N(0, s^2) with sigma_data = s the best F is 0: D = s^2 x / (s^2 + sigma^2)."""
+
+    class Zero(nn.Module):
+        def forward(self, x, t):
+            torch.testing.assert_close(x.std(dim=1), torch.ones(len(x)), atol=0.1, rtol=0)
+            torch.testing.assert_close(t, torch.log(torch.tensor([0.1, 10.0])) / 4)
+            return torch.zeros_like(x)
+
+    sigma = torch.tensor([0.1, 10.0])
+    x = 0.7 * torch.randn(2, 5000) + sigma[:, None] * torch.randn(2, 5000)
+    D = EDMPreconditioned(Zero(), 0.7)(x, sigma)
+    torch.testing.assert_close(D, x * 0.49 / (0.49 + sigma[:, None] ** 2))
+
+
+def test_edm_scalings_keep_half_precision():
+    class Same(nn.Module):
+        def forward(self, x, t):
+            assert (x.dtype, t.dtype) == (torch.float16, torch.float32)
+            return x
+
+    x = torch.randn(3, 4)
+    sigma = torch.tensor([0.002, 1.0, 700.0])
+    half = EDMPreconditioned(Same(), 1.0, negative=True)((x * sigma[:, None]).half(), sigma)
+    exact = x * sigma[:, None] * (1 - sigma[:, None]) / (1 + sigma[:, None] ** 2)
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half.float(), exact, atol=2e-3, rtol=2e-3)
+
+
+TRAITS = {
+    "plain": ({"in_channels": 4, "out_channels": 4}, {}, (4, 0, False)),
+    "a variance": ({"in_channels": 3, "out_channels": 6}, {}, (3, 0, True)),
+    "inpainting": ({"in_channels": 9, "out_channels": 4}, {}, (4, 5, False)),
+    "instructions": ({"in_channels": 8, "out_channels": 4}, {}, (4, 4, False)),
+    "upscaling": ({"in_channels": 7, "out_channels": 4}, {}, (4, 3, False)),
+    "upscaling with a variance": ({"in_channels": 6, "out_channels": 6}, {"learned_variance": True}, (3, 3, True)),
+    "the same, by shape": ({"in_channels": 6, "out_channels": 6}, {"shape": (3, 8, 8)}, (3, 3, True)),
+    "instructions with a variance": ({"in_channels": 8, "out_channels": 8}, {"learned_variance": True}, (4, 4, True)),
+    "no variance after all": (
+        {"in_channels": 8, "out_channels": 8},
+        {"learned_variance": True, "shape": (8, 8, 8)},
+        (8, 0, False),
+    ),
+    "more out than in": ({"in_channels": 7, "out_channels": 8}, {"shape": (4, 8, 8)}, (4, 3, True)),
+}
+
+
+@pytest.mark.parametrize("name", TRAITS)
+@pytest.mark.parametrize("kind", ["UNet2DModel", "UNet2DConditionModel"])
+def test_what_a_sample_is_follows_from_the_channels(name, kind):
+    config, known, expected = TRAITS[name]
+    traits = traits_of({"_class_name": kind, "sample_size": 8, **config}, **known)
+    assert (traits.channels, traits.beside, traits.variance) == expected
+    assert traits.shape() == (expected[0], 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("config", "known", "line"),
+    [
+        ({"in_channels": 7, "out_channels": 8}, {}, r"give shape=\(channels, height, width\)"),
+        ({"in_channels": 4, "out_channels": 5}, {}, "wrap it"),
+        ({"in_channels": 4, "out_channels": 4}, {"shape": (3, 8, 8)}, "takes 4 channels and gives 4, got a sample of 3"),
+        ({}, {"null_class": 2}, "takes no class labels"),
+        ({"num_class_embeds": 3}, {"null_class": 3}, r"null_class must lie in 0 \.\. 2"),
+    ],
+)
+def test_channels_and_classes_that_do_not_fit_are_refused(config, known, line):
+    with pytest.raises(ValueError, match=line):
+        traits_of({"_class_name": "UNet2DModel", **config}, **known)
+
+
+def test_null_class_of_a_dit_is_behind_its_classes():
+    config = {"_class_name": "DiTTransformer2DModel", "num_embeds_ada_norm": 10}
+    assert traits_of(config).null_condition == {"class_labels": 10}
+    assert traits_of(config).classes == 11
+    assert traits_of(config, null_class=3).null_condition == {"class_labels": 3}
+    assert traits_of(config).shape() == (4, 32, 32)
+
+
+def test_renamed_classes_are_found_by_the_rule_of_diffusers():
+    diffusers = pytest.importorskip("diffusers")
+    from diffusers.models.model_loading_utils import _fetch_remapped_cls_from_config
+
+    for norm in ("ada_norm_zero", "ada_norm_single"):
+        config = {"_class_name": "Transformer2DModel", "norm_type": norm}
+        theirs = _fetch_remapped_cls_from_config(config, diffusers.Transformer2DModel)
+        assert traits_of(config).kind == theirs.__name__
+    with pytest.raises(ValueError, match=r"Transformer2DModel with norm_type 'layer_norm'.*ada_norm_zero"):
+        traits_of({"_class_name": "Transformer2DModel", "norm_type": "layer_norm"})
+
+
+def test_networks_in_wrappers_are_looked_through():
+    net = UNet.from_config(CONFIGS["as bundled"])
+    averaged = torch.optim.swa_utils.AveragedModel(net)
+    for wrapped in (net, torch.nn.DataParallel(net), averaged, torch.compile(net, backend="eager")):
+        assert config_of(wrapped)["num_class_embeds"] == 11
+
+    class Mine(nn.Module):
+        """A network whose own part is named module."""
+
+        def __init__(self):
+            super().__init__()
+            self.module = net
+
+    assert config_of(Mine()) is None
 
 
 @pytest.mark.parametrize("name", BUNDLED)

@@ -17,9 +17,9 @@ from torch import Tensor
 from train_fashion import CLASSES, NULL_CLASS, build_network
 
 import dode
-from dode.integrations.diffusers import adapt
 from dode.loading import load
 from dode.models import fashion_classifier
+from dode.models.diffusers import adapt, config_of, traits_of
 from dode.noise import standard_noise
 from dode.progress import evaluation_progress
 
@@ -55,8 +55,9 @@ def from_checkpoint(checkpoint: Path) -> dode.Denoiser:
     """The averaged network of a training run, finished or not."""
     net = build_network()
     net.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
-    net, shape, null_condition = adapt(net, space_to_depth=2, null_class=NULL_CLASS)
-    return dode.Denoiser(net, dode.schedules.VP.linear(), shape=shape, null_condition=null_condition, name=checkpoint.name)
+    made = adapt(net, traits_of(config_of(net), null_class=NULL_CLASS), space_to_depth=2)
+    schedule = dode.schedules.VP.linear()
+    return dode.Denoiser(made.net, schedule, shape=made.shape, null_condition=made.null_condition, name=checkpoint.name)
 
 
 def sample(denoiser: dode.Denoiser, labels: Tensor, steps: int, seed: int) -> Tensor:

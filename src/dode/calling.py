@@ -66,8 +66,13 @@ class Caller:
             watched = [x, *watched]
         before = _written(watched)
         times = torch.full((len(x),), round(t) if self._integer_times else t, dtype=self._time_dtype, device=self._device)
-        with torch.inference_mode():
-            output = self._net(x, times, **condition)
+        try:
+            with torch.inference_mode():
+                output = self._net(x, times, **condition)
+        except (RuntimeError, IndexError) as error:
+            if not self._integer_times and _takes_whole_times(self._net, x, times, condition, error):
+                raise ValueError("the network looks its times up in a table: give integer_times=True") from error
+            raise
         if before is None:
             pass  # nothing to be learned: it goes on getting copies
         elif _written(watched) == before:
@@ -108,3 +113,14 @@ def _written(tensors: list[Tensor]) -> int | None:
             return None
         count += tensor._version
     return count
+
+
+def _takes_whole_times(net: Callable[..., Any], x: Tensor, times: Tensor, condition: Condition, error: Exception) -> bool:
+    """Whether a network that failed over some index works where the time is a whole number: it looks its time up in a table."""
+    if not any(word in str(error) for word in ("indic", "index")):
+        return False
+    try:
+        net(x, times.round().long(), **condition)
+    except Exception:
+        return False
+    return True

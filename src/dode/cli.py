@@ -558,9 +558,13 @@ def _condition(denoiser: Any, classes: str | None) -> dict[str, Any]:
     """Class labels for a class-conditional network: those asked for, or all of its classes."""
     import torch
 
-    from dode.models import ClassLabels
+    from dode.models import ClassLabels, ConcatChannels
 
-    modules = denoiser.net.modules() if isinstance(denoiser.net, torch.nn.Module) else ()
+    modules = list(denoiser.net.modules()) if isinstance(denoiser.net, torch.nn.Module) else []
+    if any(isinstance(module, ConcatChannels) for module in modules):
+        raise ValueError(
+            f"{denoiser.name} takes channels beside the sample, which only Python can give: dode.sample(..., concat=...)"
+        )
     labelled = next((module for module in modules if isinstance(module, ClassLabels)), None)
     if labelled is None:
         if classes is not None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dode.denoisers import Denoiser
-from dode.integrations.diffusers import adapt, load_network, read_json, schedule_from_config
 from dode.models import BUNDLED
+from dode.models.diffusers import Adapted, Traits, adapt, class_name, config_of, load_network, read_json, traits_of
+from dode.models.scheduler_configs import CLASSES, REFUSED, SchedulerConfig
 from dode.names import unknown_name
 from dode.schedules import Flow, NoiseSchedule
 
@@ -50,15 +52,28 @@ def load(
         allow_pickle: read weights from a .bin file if there is no safetensors file; code in it is not run.
         device: where to move the network.
         dtype: what to convert the network to; weights from a folder are loaded in float32.
-        options: further arguments of `Denoiser`: guidance_scale, batch_size, clip, ... diffusers' clip_sample is not taken
-            over: it clips x_0 but its epsilon-solvers go on with the unclipped epsilon, which is no ODE.
+        options: further arguments of `Denoiser`: guidance_scale, batch_size, clip, shape, ...
+
+    A scheduler's configuration gives alpha, sigma and the meaning of the output. What chooses its grid or its solver is left to
+    `grid=` and to the solver (`dode.models.scheduler_configs.LEFT_OUT` lists the keys); so is its clipping of x_0, with which
+    its epsilon-solvers go on with the unclipped epsilon, which is no ODE: ask for it with `clip=1.0` or `dynamic_threshold=`.
+    The network of an EDM scheduler is wrapped in its scalings, and one whose time runs from noise to data is turned.
+
+    A network with input channels beside the sample's (inpainting, instructions, upscaling) takes them as the condition
+    `concat`, (batch, channels, height, width), behind the sample's.
 
     Raises:
         ValueError: an unknown name, a folder or configuration that is not understood, pickled weights, a function that fails.
         FileNotFoundError: a folder or a file in it is not there.
         ImportError: the network needs diffusers and it is not installed.
+
+    Warns:
+        UserWarning: a scheduler's configuration has a key whose meaning is not known.
     """
-    denoiser = _find(model, schedule, prediction, allow_pickle)
+    if isinstance(options.get("shape"), list):
+        options["shape"] = tuple(options["shape"])
+    asked = _Asked(schedule, prediction, options)
+    denoiser = _find(model, asked, allow_pickle)
     changes: dict[str, Any] = {"schedule": schedule, "prediction": prediction}
     denoiser = denoiser.replace(**{key: value for key, value in changes.items() if value is not None}, **options)
     if isinstance(denoiser.net, nn.Module) and (device is not None or dtype is not None):
@@ -66,10 +81,26 @@ def load(
     return denoiser
 
 
-def _find(model: Any, schedule: NoiseSchedule | None, prediction: str | None, allow_pickle: bool) -> Denoiser:
+class _Asked(NamedTuple):
+    """What the caller says in place of the model."""
+
+    schedule: NoiseSchedule | None
+    prediction: str | None
+    options: Mapping[str, Any]
+
+    def shape(self, space_to_depth: int = 1) -> tuple[int, ...] | None:
+        """(channels, height, width) of a sample in the network's own layout."""
+        shape = self.options.get("shape")
+        if not isinstance(shape, tuple) or len(shape) != 3:
+            return None
+        channels, height, width = shape
+        return channels * space_to_depth**2, height // space_to_depth, width // space_to_depth
+
+
+def _find(model: Any, asked: _Asked, allow_pickle: bool) -> Denoiser:
     if isinstance(model, str):
         if model in BUNDLED:
-            return _from_folder(BUNDLED[model].folder, model, schedule, prediction, allow_pickle)
+            return _from_folder(BUNDLED[model].folder, model, asked, allow_pickle)
         if not Path(model).exists() and _FUNCTION.fullmatch(model):
             return _from_function(model)
         if not Path(model).exists() and re.fullmatch(r"[\w-]+", model):
@@ -81,70 +112,121 @@ def _find(model: Any, schedule: NoiseSchedule | None, prediction: str | None, al
             raise FileNotFoundError(f"{folder} does not exist (networks are not downloaded: fetch the folder first)")
         if not folder.is_dir():
             raise ValueError(f"{folder} is a file: name the folder that it is in")
-        return _from_folder(folder, folder.resolve().name, schedule, prediction, allow_pickle)
+        return _from_folder(folder, folder.resolve().name, asked, allow_pickle)
     if isinstance(model, Denoiser):
         return model
     if hasattr(model, "scheduler"):
-        return _from_pipeline(model, schedule, prediction)
+        return _from_pipeline(model, asked)
     if callable(model):
-        return _from_network(model, schedule, prediction)
+        return _from_network(model, asked)
     raise TypeError(f"load takes a name, a folder, a pipeline or a network, got {type(model).__name__}")
 
 
-def _from_folder(
-    folder: Path, name: str, schedule: NoiseSchedule | None, prediction: str | None, allow_pickle: bool
-) -> Denoiser:
+def _from_folder(folder: Path, name: str, asked: _Asked, allow_pickle: bool) -> Denoiser:
     places = [folder / "unet", folder / "transformer", folder]
     network_folder = next((place for place in places if (place / "config.json").is_file()), None)
     if network_folder is None:
         raise FileNotFoundError(f"{folder} has neither unet/config.json nor transformer/config.json nor config.json")
     extra = read_json(folder / "dode.json") if (folder / "dode.json").is_file() else {}
-    for key in extra:
+    for key, value in extra.items():
         if key not in _DODE_KEYS:
             raise unknown_name(f"key in {folder / 'dode.json'}", key, _DODE_KEYS)
+        if key != "classes" and (not isinstance(value, int) or value < 0):
+            raise ValueError(f"{key} in {folder / 'dode.json'} must be a whole number, got {value!r}")
     configs = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
-    config = next((read_json(path) for path in configs if path.is_file()), None)
-    schedule, prediction = _schedule_of(config, schedule, prediction, str(folder))
-    net = load_network(network_folder, allow_pickle=allow_pickle)
-    net, shape, null_condition = adapt(net, int(extra.get("space_to_depth", 1)), extra.get("null_class"))
-    return Denoiser(net, schedule, prediction, shape=shape, null_condition=null_condition, name=name)
+    content = next((read_json(path) for path in configs if path.is_file()), None)
+    scheduler = None if content is None else SchedulerConfig(content)
+    factor = extra.get("space_to_depth", 1)
+    # Everything is read and refused before weights, or diffusers, are loaded.
+    traits = traits_of(
+        read_json(network_folder / "config.json"),
+        null_class=extra.get("null_class"),
+        learned_variance=scheduler is not None and scheduler.learned_variance,
+        shape=asked.shape(factor),
+    )
+    schedule, prediction = _schedule_of(scheduler, traits, asked, str(folder))
+    null_condition = traits.null_condition
+    Denoiser(_not_loaded, schedule, prediction, null_condition=null_condition).replace(**asked.options)
+    net = load_network(network_folder, traits.kind, allow_pickle=allow_pickle)
+    return _denoiser(adapt(net, traits, factor), scheduler, schedule, prediction, name)
 
 
-def _from_pipeline(pipeline: Any, schedule: NoiseSchedule | None, prediction: str | None) -> Denoiser:
+def _not_loaded(x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+    raise AssertionError("stands for a network while arguments are checked")
+
+
+def _from_pipeline(pipeline: Any, asked: _Asked) -> Denoiser:
     name = type(pipeline).__name__
-    net = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    # A network's truth value is its length, which not every one has.
+    found = (getattr(pipeline, part, None) for part in ("unet", "transformer"))
+    net = next((part for part in found if part is not None), None)
     if net is None:
         raise ValueError(f"{name} has neither a unet nor a transformer")
-    config = dict(pipeline.scheduler.config) | {"_class_name": type(pipeline.scheduler).__name__}
-    schedule, prediction = _schedule_of(config, schedule, prediction, name)
-    net, shape, null_condition = adapt(net)
-    return Denoiser(net, schedule, prediction, shape=shape, null_condition=null_condition, name=name)
+    scheduler = _scheduler_of(pipeline.scheduler)
+    config = config_of(net)
+    if config is None:
+        raise ValueError(
+            f"{class_name(net)} is not a network that dode knows: give dode.Denoiser(net, schedule, prediction), called as net(x, t)"
+        )
+    traits = traits_of(config, learned_variance=scheduler is not None and scheduler.learned_variance, shape=asked.shape())
+    schedule, prediction = _schedule_of(scheduler, traits, asked, name)
+    return _denoiser(adapt(net, traits), scheduler, schedule, prediction, name)
 
 
-def _from_network(net: Any, schedule: NoiseSchedule | None, prediction: str | None) -> Denoiser:
-    name = type(net).__name__
-    schedule, prediction = _schedule_of(None, schedule, prediction, name)
-    try:
-        known = adapt(net) if isinstance(net, nn.Module) else None
-    except ValueError:
-        known = None
-    if known is None:
+def _scheduler_of(scheduler: Any) -> SchedulerConfig | None:
+    """The configuration of a scheduler object, read as that of the first of its classes that is known."""
+    if scheduler is None:
+        return None
+    names = [kind.__name__ for kind in type(scheduler).__mro__]
+    name = next((name for name in names if name in CLASSES or name in REFUSED), names[0])
+    return SchedulerConfig({**getattr(scheduler, "config", {}), "_class_name": name})
+
+
+def _from_network(net: Any, asked: _Asked) -> Denoiser:
+    config = config_of(net) if isinstance(net, nn.Module) else None
+    if config is None:
+        schedule, prediction = _schedule_of(None, None, asked, class_name(net))
         return Denoiser(net, schedule, prediction)
-    return Denoiser(known.net, schedule, prediction, shape=known.shape, null_condition=known.null_condition, name=name)
+    traits = traits_of(config, shape=asked.shape())
+    schedule, prediction = _schedule_of(None, traits, asked, class_name(net))
+    return _denoiser(adapt(net, traits), None, schedule, prediction, class_name(net))
+
+
+def _denoiser(
+    adapted: Adapted, scheduler: SchedulerConfig | None, schedule: NoiseSchedule, prediction: str, name: str
+) -> Denoiser:
+    return Denoiser(
+        adapted.net if scheduler is None else scheduler.wrap(adapted.net, schedule),
+        schedule,
+        prediction,
+        shape=adapted.shape,
+        null_condition=adapted.null_condition,
+        integer_times=adapted.integer_times,
+        name=name,
+    )
 
 
 def _schedule_of(
-    config: dict[str, Any] | None, schedule: NoiseSchedule | None, prediction: str | None, what: str
+    scheduler: SchedulerConfig | None, traits: Traits | None, asked: _Asked, what: str
 ) -> tuple[NoiseSchedule, str]:
-    """The schedule and prediction given, or else the configuration's."""
-    if schedule is None:
-        if config is None:
+    """The schedule and prediction asked for, or else the scheduler's."""
+    schedule, prediction, options = asked
+    if scheduler is None:
+        if schedule is None:
             raise ValueError(f"{what} has no scheduler: give schedule=..., for example dode.schedules.VP.linear()")
-        schedule, found = schedule_from_config(config)
-        return schedule, prediction or found
-    if prediction is None and config is not None:
-        prediction = schedule_from_config(config)[1]
-    return schedule, prediction or ("flow" if isinstance(schedule, Flow) else "epsilon")
+        return schedule, prediction or ("flow" if isinstance(schedule, Flow) else "epsilon")
+    if schedule is None:
+        schedule = scheduler.schedule(None if traits is None else traits.tokens)
+    if prediction is None:
+        prediction = scheduler.prediction
+    elif scheduler.wraps is not None and prediction != scheduler.prediction:
+        raise ValueError(
+            f"the network of {scheduler.name} is {scheduler.wraps}, and is wrapped to predict {scheduler.prediction!r}, got "
+            f"prediction {prediction!r}: leave it out, or load the network alone, without its scheduler"
+        )
+    if scheduler.thresholds and not {"clip", "dynamic_threshold"} & set(options):
+        warnings.warn(f"{scheduler.name}: thresholding = True is left out: ask with dynamic_threshold=...", stacklevel=4)
+    return schedule, prediction
 
 
 def _from_function(reference: str) -> Denoiser:

@@ -13,14 +13,27 @@ from safetensors.torch import load_file
 
 from dode.models.classifier import FashionClassifier
 from dode.models.unet import UNet
-from dode.models.wrappers import ClassLabels, MeanHalf, SpaceToDepth, TimestepKeyword
+from dode.models.wrappers import (
+    ClassLabels,
+    ConcatChannels,
+    EDMPreconditioned,
+    MeanHalf,
+    NoiseAtZero,
+    SampleOfScore,
+    SpaceToDepth,
+    TimestepKeyword,
+)
 
 __all__ = [
     "BUNDLED",
     "BundledModel",
     "ClassLabels",
+    "ConcatChannels",
+    "EDMPreconditioned",
     "FashionClassifier",
     "MeanHalf",
+    "NoiseAtZero",
+    "SampleOfScore",
     "SpaceToDepth",
     "TimestepKeyword",
     "UNet",

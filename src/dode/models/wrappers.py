@@ -1,9 +1,11 @@
-"""Thin modules around a network, for what its own forward does not do: pixel layout, class labels, learned variances."""
+"""Thin modules around a network, for what its own forward does not do: pixel layout, class labels, learned variances, channels
+beside the sample, the scalings of EDM, another direction of time."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,33 +44,31 @@ class ClassLabels(nn.Module):
         self.null_class = null_class
         self._checked: Tensor | None = None
 
-    def forward(self, x: Tensor, t: Any, class_labels: Tensor | int | None = None, **cond: Any) -> Tensor:
+    def forward(self, x: Tensor, t: Any, class_labels: Any = None, **cond: Any) -> Tensor:
         """As the network.
 
         Args:
             x: (batch, *shape).
             t: (batch,).
-            class_labels: one number for all, or (batch,) integers in 0 .. classes - 1; the null class if None.
+            class_labels: one number for all, or (batch,) integers in 0 .. classes - 1 as a tensor, an array, a list or a range;
+                the null class if None.
             cond: handed on.
 
         Raises:
-            ValueError: no label where there is no null class, a label out of range, or another number of labels.
+            ValueError: no label where there is no null class, a label out of range or no integer, or another number of labels.
         """
         labels = self._labels(class_labels, len(x), x.device)
         return _tensor(self.net(x, t, class_labels=labels, **cond))
 
-    def _labels(self, given: Tensor | int | None, batch: int, device: torch.device) -> Tensor:
+    def _labels(self, given: Any, batch: int, device: torch.device) -> Tensor:
         if given is None:
             given = self.null_class
         if given is None:
             raise ValueError(f"the network is class-conditional: give class_labels, 0 to {self.classes - 1}")
-        if isinstance(given, Tensor):
-            self._check(given)
-            labels = given.to(device=device, dtype=torch.long)
-        else:
-            if not 0 <= given < self.classes:
-                raise self._out_of_range(given)
-            labels = torch.full((1,), int(given), device=device)
+        if not isinstance(given, Tensor):
+            given = _as_tensor(given)
+        self._check(given)
+        labels: Tensor = given.to(device=device, dtype=torch.long)
         if labels.numel() not in (1, batch) or labels.ndim > 1:
             raise ValueError(f"class_labels must have shape ({batch},), one a sample, got {tuple(labels.shape)}")
         return labels.expand(batch)
@@ -77,7 +77,7 @@ class ClassLabels(nn.Module):
         # A sampling loop gives one tensor again and again: to look at it once is to wait for the device once.
         if labels is self._checked or torch.compiler.is_compiling():
             return
-        if labels.is_floating_point():
+        if labels.dtype not in _INTEGERS:
             raise ValueError(f"class_labels must be integers, got {labels.dtype}")
         outside = labels[(labels < 0) | (labels >= self.classes)]
         if outside.numel():
@@ -87,6 +87,130 @@ class ClassLabels(nn.Module):
     def _out_of_range(self, label: float) -> ValueError:
         null = "" if self.null_class is None else f" ({self.null_class} is the null class)"
         return ValueError(f"class labels go from 0 to {self.classes - 1}{null}, got {label}")
+
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def _as_tensor(labels: Any) -> Tensor:
+    try:
+        array = np.asarray(labels)
+        return torch.as_tensor(array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array)
+    except (TypeError, ValueError):
+        raise ValueError(f"class_labels must be integers, got {labels!r}") from None
+
+
+class ConcatChannels(nn.Module):
+    """Gives a network of more input channels than the sample has the other ones: the condition `concat`, behind the sample.
+
+    Inpainting networks take a mask and masked latents that way, instruction-following ones the latents of the picture to change,
+    upscalers the small picture.
+
+    Args:
+        net: called as net(cat([x, concat]), t).
+        channels: how many there are beside the sample's.
+    """
+
+    def __init__(self, net: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.net = net
+        self.channels = channels
+
+    def forward(self, x: Tensor, t: Any, concat: Tensor | None = None, **cond: Any) -> Tensor:
+        """As the network.
+
+        Args:
+            x: (batch, sample channels, *size).
+            t: (batch,).
+            concat: (batch, channels, *size), or one row for all.
+            cond: handed on.
+
+        Raises:
+            ValueError: no concat, or of another shape.
+        """
+        wanted = (len(x), self.channels, *x.shape[2:])
+        if not isinstance(concat, Tensor):
+            got = "none" if concat is None else type(concat).__name__
+            raise ValueError(
+                f"the network takes {self.channels} channels beside the sample: give concat=, a tensor {wanted}, got {got}"
+            )
+        if concat.shape[1:] != wanted[1:] or len(concat) not in (1, len(x)):
+            raise ValueError(
+                f"concat must have shape {wanted}, what the network takes beside the sample, got {tuple(concat.shape)}"
+            )
+        beside = concat.to(device=x.device, dtype=x.dtype).expand(wanted)
+        return _tensor(self.net(torch.cat([x, beside], dim=1), t, **cond))
+
+
+class EDMPreconditioned(nn.Module):
+    """The denoiser D(x, sigma) of a network F that was trained inside the scalings of EDM (Karras et al. 2022, eq. 7, table 1).
+
+        D = c_skip x + c_out F(c_in x, log(sigma) / 4)
+        c_in = 1 / sqrt(s^2 + sigma^2), c_skip = s^2 / (s^2 + sigma^2), c_out = sigma s / sqrt(s^2 + sigma^2), s = sigma_data
+
+    For `Denoiser(..., prediction="edm")`, with any schedule.
+
+    Args:
+        net: F.
+        sigma_data: s, the standard deviation of the data in training.
+        negative: F was trained with -c_out (diffusers' "v_prediction").
+    """
+
+    def __init__(self, net: nn.Module, sigma_data: float = 0.5, *, negative: bool = False) -> None:
+        super().__init__()
+        self.net = net
+        self.sigma_data = sigma_data
+        self.negative = negative
+
+    def forward(self, x: Tensor, sigma: Tensor, **cond: Any) -> Tensor:
+        """D: (batch, *shape), from x: (batch, *shape) = x_0 + sigma eps and sigma: (batch,), above 0."""
+        sigma = torch.as_tensor(sigma, device=x.device).expand(len(x))
+        t = 0.25 * sigma.log()
+        wide = sigma.reshape(-1, *[1] * (x.ndim - 1)).to(torch.promote_types(x.dtype, torch.float32))
+        power = wide**2 + self.sigma_data**2
+        output = _tensor(self.net((x * power.rsqrt()).to(x.dtype), t, **cond))
+        c_out = wide * self.sigma_data * power.rsqrt()
+        D = x * (self.sigma_data**2 / power) + output * (-c_out if self.negative else c_out)
+        return D.to(x.dtype)
+
+
+class SampleOfScore(nn.Module):
+    """The denoiser D(x, sigma) = x + sigma^2 score of a network that is asked at sigma and gives the score (score-based VE
+    networks). For `Denoiser(..., prediction="edm")`, with any schedule.
+
+    Args:
+        net: called as net(x, sigma).
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, sigma: Tensor, **cond: Any) -> Tensor:
+        """D: (batch, *shape), from x: (batch, *shape) = x_0 + sigma eps and sigma: (batch,), above 0."""
+        sigma = torch.as_tensor(sigma, device=x.device).expand(len(x))
+        wide = sigma.reshape(-1, *[1] * (x.ndim - 1)).to(torch.promote_types(x.dtype, torch.float32))
+        return (x + wide**2 * _tensor(self.net(x, sigma, **cond))).to(x.dtype)
+
+
+class NoiseAtZero(nn.Module):
+    """A flow network whose time runs from 0 at the noise to `time_scale` at the data, and that gives data - noise, as dode's
+    "flow" prediction: noise - data, with time from `time_scale` at the noise to 0.
+
+    For networks of torchcfm, flow_matching, SiT and others, with `Flow(time_scale=time_scale)`.
+
+    Args:
+        net: called as net(x, time_scale - t).
+        time_scale: the network's time at the data.
+    """
+
+    def __init__(self, net: nn.Module, time_scale: float = 1.0) -> None:
+        super().__init__()
+        self.net = net
+        self.time_scale = time_scale
+
+    def forward(self, x: Tensor, t: Any, **cond: Any) -> Tensor:
+        return -_tensor(self.net(x, self.time_scale - t, **cond))
 
 
 class MeanHalf(nn.Module):

@@ -1,1 +1,0 @@
-"""Other libraries' networks, folders and schedulers. Each module imports its library only when it is used."""
