@@ -99,6 +99,7 @@ def _method(plan: Plan, ledger: Ledger, fit: Batch, judging: Batch | None, teach
         validation=judging,
         more=None if tutor is None else (more, tutor.nfe),
         too_coarse=lambda error: teaching is not None and too_coarse(plan, teaching, error, ledger),
+        doubt=math.nan if teaching is None else teaching.doubt,
         ridges=(0.0,) if plan.paper else RIDGES,
     )
 

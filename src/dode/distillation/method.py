@@ -29,6 +29,8 @@ AS_FITTED, BASE = "the fit as it is", "the base"
 _SEARCH_SHARE, _FEWEST = 0.35, 4
 # Of what a search found, how the several starts of an end-to-end fit are compared: after so many steps, within this share of the budget.
 _STEPS, _SHARE = 2, 0.25
+# A base at a distance d from a teacher that is itself e from the truth may be nearer to the truth than the teacher unless d > 2 e; squared.
+_CLEARLY = 4.0
 # Validation noise is drawn up to this many times as often where the best candidate's gain is within its doubt.
 _MORE = 4
 
@@ -102,6 +104,7 @@ class Method:
             there is no more.
         too_coarse: whether a result with this error needs a finer teacher, and there is one to be had: then nothing more is fitted to this
             one.
+        doubt: the mean square distance that the teacher's end points may be from the truth; nan where that is not known.
         ridges: strengths of the closed form's ridge.
     """
 
@@ -117,6 +120,7 @@ class Method:
     validation: Batch | None
     more: tuple[Callable[[int, int], Batch], int] | None
     too_coarse: Callable[[float], bool]
+    doubt: float
     ridges: Sequence[float]
 
     def improve(self, base: Tableau) -> Outcome:
@@ -238,6 +242,12 @@ class Method:
         if not any(math.isfinite(candidate.error) for candidate in candidates):
             raise FloatingPointError(
                 "; ".join(("neither the base nor what was made of it gives finite samples", *outcome.notes))
+            )
+        base = candidates[0]
+        if self.shrink and _CLEARLY * self.doubt >= base.error:
+            note = f"the teacher may be off by {self.doubt:.1e} itself, which is no less than the base's {base.error:.1e} by enough: the base"
+            return replace(
+                outcome, tableau=base.tableau, chosen=base.name, candidates=tuple(candidates), notes=(*outcome.notes, note)
             )
         if self.shrink:
             picked, candidates = self._chosen(candidates)
