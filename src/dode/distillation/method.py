@@ -245,10 +245,12 @@ class Method:
             )
         base = candidates[0]
         if self.shrink and _CLEARLY * self.doubt >= base.error:
-            note = f"the teacher may be off by {self.doubt:.1e} itself, which is no less than the base's {base.error:.1e} by enough: the base"
-            return replace(
-                outcome, tableau=base.tableau, chosen=base.name, candidates=tuple(candidates), notes=(*outcome.notes, note)
+            note = (
+                f"no teacher was to be had that is nearer to the truth than the base: it may be off by {self.doubt:.1e}, and the base is "
+                f"{base.error:.1e} from it; the base is given out"
             )
+            notes = (*outcome.notes, note)
+            return replace(outcome, tableau=base.tableau, chosen=base.name, candidates=tuple(candidates), notes=notes)
         if self.shrink:
             picked, candidates = self._chosen(candidates)
         else:
