@@ -423,9 +423,10 @@ def test_dit_null_class_may_be_named(dit):
 
 
 @pytest.mark.parametrize("value", ["10", 2.0, -1, None])
-def test_numbers_of_dode_json_are_checked(folder, value):
-    write_json(folder / "dode.json", {"null_class": value})
-    with pytest.raises(ValueError, match=r"null_class in .*dode.json must be a whole number"):
+@pytest.mark.parametrize("key", ["null_class", "space_to_depth"])
+def test_numbers_of_dode_json_are_checked(folder, key, value):
+    write_json(folder / "dode.json", {key: value})
+    with pytest.raises(ValueError, match=rf"{key} in .*dode.json must be a whole number"):
         load(folder)
 
 
@@ -447,10 +448,10 @@ def test_published_name_of_dit(dit):
     torch.testing.assert_close(load(older.eval(), schedule=VP.linear())(x, 5.0, class_labels=2), expected)
 
 
-def test_dit_on_the_command_line(dit, tmp_path, monkeypatch):
+@pytest.fixture
+def run(monkeypatch):
+    """The command line, giving its exit code."""
     from dode.cli import main
-
-    _, folder = dit
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["dode", *map(str, arguments)])
@@ -458,6 +459,11 @@ def test_dit_on_the_command_line(dit, tmp_path, monkeypatch):
             main()
         return caught.value.code
 
+    return run
+
+
+def test_dit_on_the_command_line(dit, tmp_path, run):
+    _, folder = dit
     plain = ("--solver", "ddim", "--nfe", "2", "--device", "cpu")
     for more in (("--classes", "1,2"), (), ("--classes", "0-9", "--guidance-scale", "3")):
         out = tmp_path / f"{len(more)}.npy"
@@ -502,6 +508,14 @@ def test_channels_beside_the_sample(tmp_path, channels, labels):
     torch.testing.assert_close(found, alpha * x - sigma * v, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match=rf"takes {channels - 4} channels beside the sample: give concat="):
         denoiser(x, 300.0, encoder_hidden_states=text, **level)
+
+
+def test_channels_beside_the_sample_are_refused_on_the_command_line(tmp_path, run, capsys):
+    diffusers = pytest.importorskip("diffusers")
+    condition_unet(in_channels=8).save_pretrained(tmp_path / "unet")
+    diffusers.DDPMScheduler().save_pretrained(tmp_path / "scheduler")
+    assert run("sample", tmp_path, "--solver", "ddim", "--nfe", "2", "--device", "cpu", "--out", tmp_path / "x.npy") == 2
+    assert "only Python can give: dode.sample(..., concat=...)" in capsys.readouterr().err
 
 
 def test_variance_beside_a_picture_to_enlarge(tmp_path):

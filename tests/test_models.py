@@ -317,7 +317,7 @@ def test_what_a_sample_is_follows_from_the_channels(name, kind):
     ("config", "known", "line"),
     [
         ({"in_channels": 7, "out_channels": 8}, {}, r"give shape=\(channels, height, width\)"),
-        ({"in_channels": 4, "out_channels": 5}, {}, "wrap it"),
+        ({"in_channels": 4, "out_channels": 5}, {}, "give a module around it"),
         ({"in_channels": 4, "out_channels": 4}, {"shape": (3, 8, 8)}, "takes 4 channels and gives 4, got a sample of 3"),
         ({}, {"null_class": 2}, "takes no class labels"),
         ({"num_class_embeds": 3}, {"null_class": 3}, r"null_class must lie in 0 \.\. 2"),

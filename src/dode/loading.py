@@ -60,7 +60,8 @@ def load(
     The network of an EDM scheduler is wrapped in its scalings, and one whose time runs from noise to data is turned.
 
     A network with input channels beside the sample's (inpainting, instructions, upscaling) takes them as the condition
-    `concat`, (batch, channels, height, width), behind the sample's.
+    `concat`, (batch, channels, height, width), behind the sample's. Guidance needs a null class, which dode.json names; that of a
+    DiT is behind its classes.
 
     Raises:
         ValueError: an unknown name, a folder or configuration that is not understood, pickled weights, a function that fails.
@@ -131,8 +132,9 @@ def _from_folder(folder: Path, name: str, asked: _Asked, allow_pickle: bool) -> 
     for key, value in extra.items():
         if key not in _DODE_KEYS:
             raise unknown_name(f"key in {folder / 'dode.json'}", key, _DODE_KEYS)
-        if key != "classes" and (not isinstance(value, int) or value < 0):
-            raise ValueError(f"{key} in {folder / 'dode.json'} must be a whole number, got {value!r}")
+        lowest = 1 if key == "space_to_depth" else 0
+        if key != "classes" and (not isinstance(value, int) or value < lowest):
+            raise ValueError(f"{key} in {folder / 'dode.json'} must be a whole number from {lowest}, got {value!r}")
     configs = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
     content = next((read_json(path) for path in configs if path.is_file()), None)
     scheduler = None if content is None else SchedulerConfig(content)
@@ -179,7 +181,8 @@ def _scheduler_of(scheduler: Any) -> SchedulerConfig | None:
         return None
     names = [kind.__name__ for kind in type(scheduler).__mro__]
     name = next((name for name in names if name in CLASSES or name in REFUSED), names[0])
-    return SchedulerConfig({**getattr(scheduler, "config", {}), "_class_name": name})
+    config = getattr(scheduler, "config", None)
+    return SchedulerConfig({**(config if isinstance(config, Mapping) else {}), "_class_name": name})
 
 
 def _from_network(net: Any, asked: _Asked) -> Denoiser:

@@ -37,6 +37,11 @@ _KNOWN = _UNETS | _TRANSFORMERS
 _RENAMED = {
     "Transformer2DModel": {"ada_norm_zero": "DiTTransformer2DModel", "ada_norm_single": "PixArtTransformer2DModel"},
 }
+# Modules of PyTorch that hold a network, by the attribute that has it.
+_HOLDERS = {
+    "_orig_mod": {"OptimizedModule"},
+    "module": {"DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "AveragedModel"},
+}
 _WEIGHTS = "diffusion_pytorch_model"
 
 
@@ -178,7 +183,8 @@ def _sample_channels(inputs: int, outputs: int, learned_variance: bool, given: i
     if learned_variance and outputs % 2 == 0 and outputs // 2 < inputs:
         return outputs // 2
     if outputs > inputs:
-        advice = "give shape=(channels, height, width) of a sample" if outputs % 2 == 0 and outputs < 2 * inputs else "wrap it"
+        fits = outputs % 2 == 0 and outputs // 2 <= inputs
+        advice = "give shape=(channels, height, width) of a sample" if fits else "give a module around it that returns a sample"
         raise ValueError(f"the network takes {inputs} channels and gives {outputs}, what a sample is cannot be told: {advice}")
     return outputs
 
@@ -211,18 +217,9 @@ def class_name(net: Any) -> str:
 
 
 def _inner(net: Any) -> Any:
-    for name in ("_orig_mod", "module"):
-        names = {kind.__name__ for kind in type(net).__mro__}
-        if names & _WRAPPERS.get(name, set()):
-            return _inner(getattr(net, name))
-    return net
-
-
-# What has the network under another attribute: torch.compile; parallel and averaged networks.
-_WRAPPERS = {
-    "_orig_mod": {"OptimizedModule"},
-    "module": {"DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "AveragedModel"},
-}
+    names = {kind.__name__ for kind in type(net).__mro__}
+    attribute = next((attribute for attribute, kinds in _HOLDERS.items() if names & kinds), None)
+    return net if attribute is None else _inner(getattr(net, attribute))
 
 
 def adapt(net: nn.Module, traits: Traits, space_to_depth: int = 1) -> Adapted:
