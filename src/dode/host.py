@@ -33,15 +33,15 @@ def to_device(numbers: Tensor | npt.NDArray[np.float64], like: Tensor) -> Tensor
     return numbers.to(like.dtype).to(like.device)
 
 
-def samples_at_once(sample_bytes: int, unit: int | None = None, limit: int = PART_BYTES) -> int:
+def samples_at_once(sample_bytes: int, unit: int | None = None, limit: int | None = None) -> int:
     """How many samples a part may have.
 
     Args:
         sample_bytes: of all that is held of one sample.
         unit: samples in a call of the network, where these are limited: a part is at least one such call, and a whole number of them.
-        limit: bytes of a part.
+        limit: bytes of a part; those of a state if None.
     """
-    size = max(1, limit // sample_bytes)
+    size = max(1, (PART_BYTES if limit is None else limit) // sample_bytes)
     return size if unit is None else max(unit, size - size % unit)
 
 
