@@ -68,6 +68,11 @@ class Rows:
 
     def __getitem__(self, rows: slice) -> Tensor:
         """Some neighbouring rows: a view where one piece has them all, else a copy."""
+        pieces = self.part(rows)._pieces
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def part(self, rows: slice) -> Rows:
+        """Some neighbouring rows, mapped as they are."""
         first, end, _ = rows.indices(len(self))
         found, before = [], 0
         for piece in self._pieces:
@@ -75,6 +80,4 @@ class Rows:
             if len(part):
                 found.append(part)
             before += len(piece)
-        if not found:
-            return self._pieces[0][:0]
-        return found[0] if len(found) == 1 else torch.cat(found)
+        return Rows(found or [self._pieces[0][:0]])

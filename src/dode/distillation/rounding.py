@@ -1,8 +1,9 @@
 """How much of what a network says is rounding, and how derivatives of it are then taken.
 
-A network in half precision is a smooth function and a scatter about it of some thousandths. Asked at x (1 + s) its second difference
+A network in half precision is a smooth function and a scatter about it of some thousandths. Asked at x (1 + s n), with n standard
+normal and fixed, its second difference
 
-    f(x (1 + s)) - 2 f(x) + f(x (1 - s)),        mean square 6 scatter^2 + O(s^4)
+    f(x (1 + s n)) - 2 f(x) + f(x (1 - s n)),        mean square 6 scatter^2 + O(s^4)
 
 has the scatter in it, and of the smooth part only its curvature. It says all of the scatter where s is longer than the rounding of x,
 so that every number is rounded anew, and the least of the curvature where s is short: the shortest s that the scatter allows is taken.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import count
 
 import numpy as np
 import torch
@@ -26,13 +28,14 @@ from dode.distillation.linearisation import Differences, Problem
 from dode.distillation.student import Student
 from dode.first_output import first_output
 from dode.grids import Point
+from dode.host import to_device
 from dode.metrics import mean_square_distance
+from dode.noise import SHARED, standard_noise
 from dode.sampling import Run, start
 from dode.tableau import Tableau
 
-# The lengths s that are tried, for float32, float16 and bfloat16, and how many times the scatter one has to be. Not powers of two, by
-# which numbers move from one rounding to the same place of another.
-_LENGTHS, _LONGER = (7e-5, 2.7e-3, 2.3e-2), 8.0
+# The lengths s that are tried, for float32, float16 and bfloat16, and how many times the scatter one has to be.
+_LENGTHS, _LONGER = (7e-5, 2e-3, 1.6e-2), 5.0
 # Samples and rows that the scatter of a student's network is taken from.
 _SAMPLES, _ROWS = 4, 3
 # The longest steps of differences.
@@ -53,16 +56,17 @@ def rounding_noise(denoiser: Denoiser, states: Sequence[Tensor], points: Sequenc
     found = []
     with torch.no_grad(), denoiser.evaluator(states[0], cond) as evaluate:
         for x, point in zip(states, points, strict=True):
-            square, size = _scatter(lambda s, x=x, point=point: evaluate(x * (1 + s), point))  # type: ignore[misc]
-            found.append(math.sqrt(square / size) if size else 0.0)
+            n = _normal(x)
+            found.append(_scatter(lambda s, x=x, n=n, point=point: evaluate(x * (1 + s * n), point)))  # type: ignore[misc]
     return float(np.median(found))
 
 
 def rounding_floor(denoiser: Denoiser, tableau: Tableau, noise: Tensor, cond: Condition) -> float:
-    """The mean square error that rounding leaves in the end points of a run, over an element: no teacher is known better than that. nan
-    where the run diverges.
+    """About the mean square error that rounding leaves in the end points of a run, over an element: no teacher is known better than
+    that. nan where the run diverges.
 
-    Three runs, five or seven in half precision.
+    Half of the distance between two runs, one of which asks the network at x (1 + s n), with another n in every row and s its rounding.
+    Two runs, and what `rounding_noise` takes half-way.
 
     Args:
         denoiser: the network.
@@ -72,18 +76,23 @@ def rounding_floor(denoiser: Denoiser, tableau: Tableau, noise: Tensor, cond: Co
     """
     x = start(denoiser, tableau, noise)
     first = first_output(denoiser, tableau, x, cond)
+    middle = tableau.rows // 2
 
-    def end(s: float) -> Tensor:
-        # Asked beside every state, so that each evaluation is rounded anew.
-        run = Run(denoiser, lambda x, point: evaluate(x * (1 + s), point), tableau, x, first)
+    def end(shift: float) -> Tensor:
+        rows = count()
+        run = Run(denoiser, lambda x, point: evaluate(x * (1 + shift * _normal(x, next(rows))), point), tableau, x, first)
         for k in range(tableau.rows):
             run.evaluate(k)
             result = run.advance(k)
+            if k + 1 == middle:
+                half.append(result)
         return result
 
+    half: list[Tensor] = []
     with torch.no_grad(), denoiser.evaluator(x, cond) as evaluate:
-        square, _ = _scatter(end)
-    return square
+        plain = end(0.0)
+        scatter = rounding_noise(denoiser, [half[0] if half else x], [tableau.points[middle]], cond)
+        return float(mean_square_distance(end(scatter), plain).mean()) / 2
 
 
 def differences_for(problem: Problem, student: Student) -> Differences:
@@ -113,16 +122,21 @@ def _scatter_of_run(problem: Problem, student: Student) -> float:
     return rounding_noise(problem.denoiser, [states[k] for k in chosen], points, take(problem.batch.cond, rows))
 
 
-def _scatter(function: Callable[[float], Tensor]) -> tuple[float, float]:
-    """The mean square of the scatter at s = 0 about a smooth function of s, and that of the function, over an element."""
+def _normal(like: Tensor, number: int = 0) -> Tensor:
+    """Fixed standard normal numbers, (1, *shape), the same for every sample."""
+    return to_device(standard_noise(number, 1, tuple(like.shape[1:]), stream=SHARED), like)
+
+
+def _scatter(function: Callable[[float], Tensor]) -> float:
+    """The scatter at s = 0 about a smooth function of s, as a share of it."""
     value = function(0.0)
     size = float(mean_square_distance(value, torch.zeros_like(value)).mean())
-    square = 0.0
-    for length in _LENGTHS:
+    share = 0.0
+    for length in _LENGTHS if size else ():
         ahead, behind = function(length), function(-length)
-        square = float(mean_square_distance(ahead + behind, 2 * value).mean()) / 6
+        share = math.sqrt(float(mean_square_distance(ahead + behind, 2 * value).mean()) / 6 / size)
         # Where most numbers are the same on both sides the length is below the rounding, and says nothing.
         told = float((ahead != behind).float().mean()) > 0.5
-        if told and not math.sqrt(square) * _LONGER > length * math.sqrt(size):
+        if told and not share * _LONGER > length:
             break
-    return square, size
+    return share
