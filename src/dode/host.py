@@ -33,15 +33,15 @@ def to_device(numbers: Tensor | npt.NDArray[np.float64], like: Tensor) -> Tensor
     return numbers.to(like.dtype).to(like.device)
 
 
-def samples_at_once(sample_bytes: int, unit: int | None = None, limit: int = PART_BYTES) -> int:
+def samples_at_once(sample_bytes: int, unit: int | None = None, limit: int | None = None) -> int:
     """How many samples a part may have.
 
     Args:
         sample_bytes: of all that is held of one sample.
         unit: samples in a call of the network, where these are limited: a part is at least one such call, and a whole number of them.
-        limit: bytes of a part.
+        limit: bytes of a part; those of a state if None.
     """
-    size = max(1, limit // sample_bytes)
+    size = max(1, (PART_BYTES if limit is None else limit) // sample_bytes)
     return size if unit is None else max(unit, size - size % unit)
 
 
@@ -68,6 +68,11 @@ class Rows:
 
     def __getitem__(self, rows: slice) -> Tensor:
         """Some neighbouring rows: a view where one piece has them all, else a copy."""
+        pieces = self.part(rows)._pieces
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def part(self, rows: slice) -> Rows:
+        """Some neighbouring rows, mapped as they are."""
         first, end, _ = rows.indices(len(self))
         found, before = [], 0
         for piece in self._pieces:
@@ -75,6 +80,4 @@ class Rows:
             if len(part):
                 found.append(part)
             before += len(piece)
-        if not found:
-            return self._pieces[0][:0]
-        return found[0] if len(found) == 1 else torch.cat(found)
+        return Rows(found or [self._pieces[0][:0]])

@@ -139,8 +139,12 @@ class States:
 
     def part(self, rows: slice) -> States:
         """The states of some samples."""
-        slopes = tuple(None if slope is None else slope[rows] for slope in self.slopes)
-        return States(self.points, tuple(value[rows] for value in self.values), slopes)
+
+        def some(whole: Tensor | Rows) -> Tensor | Rows:
+            return whole.part(rows) if isinstance(whole, Rows) else whole[rows]
+
+        slopes = tuple(None if slope is None else some(slope) for slope in self.slopes)
+        return States(self.points, tuple(some(value) for value in self.values), slopes)
 
     def _between(self, k: int, point: Point, rows: slice) -> Tensor:
         if self.slopes[k] is None:

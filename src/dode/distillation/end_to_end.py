@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
-from dode.distillation.linearisation import Problem, changed, unknowns
+from dode.distillation.linearisation import Differences, Problem, changed, unknowns
+from dode.distillation.rounding import differences_for, most_evaluations
 from dode.distillation.student import Student
 from dode.tableau import Tableau
 
 # Levenberg-Marquardt's damping, relative to the diagonal: where it starts, its change on success and on failure, where it gives up.
 _DAMPING, _RELAX, _TIGHTEN, _HOPELESS = 1e-3, 5.0, 10.0, 30.0
+# A step from a part of the samples that this many dampings do not make better for all asks for more of them, not for more damping.
+_TRIALS = 3
 # No less damping than this: it is not the model that makes so long a step fail, but the curvature.
 _LEAST_DAMPING = 1e-8
 # A step that gains less than this share ends the fit; a validation error that falls by less is no better.
@@ -79,6 +82,7 @@ def refine(
     jacobian_samples: int | None = None,
     inner_weight: float = 0.0,
     patience: int = 6,
+    differences: Differences | None = None,
     checkpoint: Path | None = None,
     on_step: Callable[[int, float, float], None] | None = None,
 ) -> Refined:
@@ -97,6 +101,7 @@ def refine(
             so many that the budget lasts for several steps.
         inner_weight: weight of each inner state's square distance to its own target, beside the end point's; 0 for the end alone.
         patience: accepted steps without a better validation error after which to stop.
+        differences: how derivatives are taken; as the network's rounding asks for if None.
         checkpoint: a file to keep the fit in after each accepted step and at its end; where it is there, the fit goes on from it.
         on_step: called with (iteration, fitting error, validation error) after each accepted step.
 
@@ -112,7 +117,12 @@ def refine(
     progress = _Progress.begin(problem, judge, tableau, checkpoint)
     trial_cost, judge_cost = tableau.nfe * len(fit), tableau.nfe * len(validation)
     if not progress.samples:
+        step = problem.jacobian_cost(1) + trial_cost + judge_cost
+        if differences is None and denoiser.evaluations - begun + most_evaluations(tableau) + step <= budget:
+            differences = differences_for(problem, progress.student)
+        problem.differences = progress.differences = differences or Differences()
         progress.samples = jacobian_samples or problem.affordable(budget, trial_cost + judge_cost)
+    problem.differences = progress.differences
     saved = progress.spent
     begun -= saved
     stopped = progress.stopped
@@ -125,8 +135,9 @@ def refine(
         if stopped:
             break
         before = progress.error
-        stopped = _descend(problem, progress, left)
-        if stopped == _NO_BETTER and jacobian_samples is None and progress.samples < len(fit):
+        partial = jacobian_samples is None and progress.samples < len(fit)
+        stopped = _descend(problem, progress, left, partial=partial)
+        if stopped == _NO_BETTER and partial:
             # What is best for a part of the samples may be no better for all.
             progress.samples, progress.damping, stopped = min(2 * progress.samples, len(fit)), _DAMPING, ""
             continue
@@ -156,13 +167,16 @@ def refine(
     )
 
 
-def _descend(problem: Problem, progress: _Progress, left: float) -> str:
-    """One step that lowers the error, with as much damping as that takes; or why there is none."""
+def _descend(problem: Problem, progress: _Progress, left: float, *, partial: bool) -> str:
+    """One step that lowers the error, with as much damping as that takes; or why there is none. If the Jacobian is of a part of the
+    samples that may be enlarged, a few dampings have to do."""
     before = problem.denoiser.evaluations
     model = problem.linearised(progress.student, progress.samples, progress.iterations)
     if not (np.isfinite(model.normal).all() and np.isfinite(model.gradient).all()):
         return "the Jacobian is not finite"
-    while progress.damping <= _HOPELESS:
+    trials = 0
+    while progress.damping <= _HOPELESS and (trials < _TRIALS or not partial):
+        trials += 1
         if problem.denoiser.evaluations - before + problem.tableau.nfe * len(problem.batch) > left:
             return _SPENT
         change = problem.step(progress.student, model, progress.damping)
@@ -199,6 +213,7 @@ class _Progress:
         samples: that the next Jacobian is taken from.
         spent: evaluations so far.
         stopped: why the fit ended; empty while it has not.
+        differences: how derivatives are taken.
         promised: the share of the error that the last step would have taken away without damping, had the error been what its linear
             model says.
     """
@@ -217,6 +232,7 @@ class _Progress:
     samples: int = 0
     spent: int = 0
     stopped: str = ""
+    differences: Differences = field(default_factory=Differences)
     promised: float = 1.0
 
     @classmethod
@@ -229,9 +245,9 @@ class _Progress:
             return cls(student, student, error, validation, error, validation, validation)
         saved = Tableau.load(checkpoint)
         state = dict(saved.meta["refine"])
-        best = Tableau.from_json(state.pop("best"))
+        best, differences = Tableau.from_json(state.pop("best")), Differences(**state.pop("differences", {}))
         current, best_student = (replace(Student.of(t, output), base=tableau) for t in (saved, best))
-        return cls(current, best_student, **state)
+        return cls(current, best_student, differences=differences, **state)
 
     def error_gain(self, before: float) -> float:
         """The share of an earlier error that is gone."""
@@ -250,5 +266,5 @@ class _Progress:
             return
         numbers = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("student", "best")}
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        state = numbers | {"best": self.best.tableau().to_json()}
+        state = numbers | {"best": self.best.tableau().to_json(), "differences": asdict(self.differences)}
         self.student.tableau().with_meta(refine=state).save(checkpoint, overwrite=True)

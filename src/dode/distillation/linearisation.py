@@ -42,17 +42,16 @@ _CHUNK_BYTES = 2**27
 
 @dataclass(frozen=True)
 class Differences:
-    """How derivatives are taken.
+    """How derivatives are taken: by one-sided differences, of one sample ahead and of the next behind. What they err by their step
+    has the other sign then, and cancels in the sums over samples.
 
     Attributes:
         state: the share of a state's norm by which a coefficient moves it.
         time: the change of log(sigma / alpha).
-        central: to both sides, of second order in the step, for twice the evaluations; else forward.
     """
 
     state: float = field(default_factory=lambda: _STATE_STEP)
     time: float = field(default_factory=lambda: _TIME_STEP)
-    central: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,8 +122,7 @@ class Problem:
         """Network evaluations of one Jacobian."""
         rows = self.tableau.rows
         each = [rows - u.row if u.kind == "time" else rows - 1 - u.row for u in self.unknowns]
-        sides = 2 if self.differences.central else 1
-        return min(samples, len(self.batch)) * (sides * sum(each) + self.tableau.nfe)
+        return min(samples, len(self.batch)) * (sum(each) + self.tableau.nfe)
 
     def affordable(self, budget: float, step_cost: int) -> int:
         """Samples of the Jacobian with which the budget lasts for several steps, each with a trial and its judgement."""
@@ -137,7 +135,7 @@ class Problem:
     def error(self, student: Student) -> float:
         """What is minimised, over an element; infinite where the run diverges."""
         total = 0.0
-        for rows, run in self._runs(student, 0, len(self.batch), self.at_once):
+        for rows, run in self.runs(student, 0, len(self.batch), self.at_once):
             for weight, state, target in self._weighted(run.forward(), rows):
                 total += weight * float(mean_square_distance(state, target).sum())
         return total / len(self.batch) if math.isfinite(total) else math.inf
@@ -147,7 +145,7 @@ class Problem:
         last = len(student.p) - 1
         free = [u for u in self.unknowns if u.row == last and u.kind != "time"]
         total, inner = np.zeros((len(free) + 1, len(free) + 1)), 0.0
-        for rows, run in self._runs(student, 0, len(self.batch), self.at_once):
+        for rows, run in self.runs(student, 0, len(self.batch), self.at_once):
             states = run.forward()
             *others, (_, state, target) = self._weighted(states, rows)
             inner += self.size * sum(
@@ -169,7 +167,7 @@ class Problem:
         parts = math.ceil(whole / samples)
         # Parts of equal size that together cover all samples.
         first = round(turn % parts * (whole - samples) / (parts - 1)) if parts > 1 else 0
-        for rows, run in self._runs(student, first, min(first + samples, whole), self._samples_of_columns()):
+        for rows, run in self.runs(student, first, min(first + samples, whole), self._samples_of_columns()):
             states = run.forward()
             columns = run.columns(self.unknowns, states, self.differences, all_rows=self.inner_weight > 0)
             for i, (weight, state, target) in enumerate(self._weighted(states, rows)):
@@ -198,7 +196,7 @@ class Problem:
         most = samples_at_once(held * bytes_of(self.batch.noise[:1]), limit=_CHUNK_BYTES)
         return most if most <= self.at_once else most - most % self.at_once
 
-    def _runs(self, student: Student, first: int, end: int, chunk: int | None = None) -> Iterator[tuple[slice, _Run]]:
+    def runs(self, student: Student, first: int, end: int, chunk: int | None = None) -> Iterator[tuple[slice, _Run]]:
         """The student on the samples first .. end, a part at a time."""
         size = chunk or end - first
         for begin in range(first, end, size):
@@ -283,60 +281,70 @@ class _Run:
             for k in range(last + 1):
                 group = [u for u in unknowns if u.row == k and u.kind != "time"]
                 vectors = [states[k] if u.kind == "state" else self.outputs[u.output] for u in group]
-                # Several runs at once, as many as the network is asked for elsewhere.
-                several = max(1, self.at_once // len(self.x))
-                changes: list[list[Tensor]] = [[v] for v in vectors]
-                if k < last:
-                    changes = []
-                    for i in range(0, len(vectors), several):
-                        changes += self._again(k, states, vectors[i : i + several], differences, all_rows=all_rows)
+                after = self._along(k, states, vectors, differences, all_rows=all_rows) if k < last else [[]] * len(vectors)
+                changes = [[v, *a] if all_rows or k == last else a for v, a in zip(vectors, after, strict=True)]
                 found |= dict(zip(group, [[None] * k + c for c in changes], strict=True))
                 for u in unknowns:
                     if u.row == k and u.kind == "time":
                         found[u] = [*[None] * (k - 1), *self._moved(k, states, differences, all_rows=all_rows)]
         return [found[u] if all_rows else found[u][-1:] for u in unknowns]
 
+    def _along(
+        self, k: int, states: Sequence[Tensor], vectors: Sequence[Tensor], differences: Differences, *, all_rows: bool
+    ) -> list[list[Tensor]]:
+        """The derivatives of x_{k+2} .. x_R, or of x_R alone, along each vector added to x_{k+1}.
+
+        The vectors are nearly parallel, and what tells them apart is what a fit is about. So the runs go along orthogonal directions
+        of their span, and the vectors' derivatives are put together from these: what differences err, by their step or by the
+        network's rounding, then is a share of each direction, not of the vectors' common part.
+        """
+        basis, shares = orthogonalised(vectors)
+        # Several runs at once, as many as the network is asked for elsewhere.
+        several = max(1, self.at_once // len(self.x))
+        along: list[list[Tensor]] = []
+        for i in range(0, len(basis), several):
+            along += self._again(k, states, basis[i : i + several], differences, all_rows=all_rows)
+        return [combined(along, share) for share in shares]
+
     def _again(
         self, k: int, states: Sequence[Tensor], vectors: Sequence[Tensor], differences: Differences, *, all_rows: bool
     ) -> list[list[Tensor]]:
-        """The derivatives of x_{k+1} .. x_R, or of x_R alone, along each vector added to x_{k+1}."""
-        size = float(states[k + 1].norm())
+        """As `_along`, of runs along the vectors themselves."""
+        here = states[k + 1]
+        size = float(here.norm())
         steps = [differences.state * size / max(float(v.norm()), 1e-30) for v in vectors]
-
-        def moved(sign: float) -> list[Tensor]:
-            x = torch.stack([states[k + 1] + sign * step * v for step, v in zip(steps, vectors, strict=True)])
-            return self._later(self.student, k + 1, x, all_rows=all_rows)
-
-        ahead = moved(1.0)
-        behind: Sequence[Tensor] = moved(-1.0) if differences.central else states[-len(ahead) :]
-        found = []
-        for i, (step, v) in enumerate(zip(steps, vectors, strict=True)):
-            after = [
-                (a[i] - b[i]) / (2 * step) if differences.central else (a[i] - b) / step
-                for a, b in zip(ahead, behind, strict=True)
-            ]
-            found.append([v, *after] if all_rows else after)
-        return found
+        signs = torch.ones(len(here), dtype=here.dtype)
+        signs[1::2] = -1
+        side = to_device(signs, here).reshape(-1, *[1] * (here.ndim - 1))
+        x = torch.stack([here + side * v * step for step, v in zip(steps, vectors, strict=True)])
+        later = self._later(self.student, k + 1, x, all_rows=all_rows)
+        before = states[-len(later) :]
+        return [[side * (a[i] - b) / step for a, b in zip(later, before, strict=True)] for i, step in enumerate(steps)]
 
     def _moved(self, k: int, states: Sequence[Tensor], differences: Differences, *, all_rows: bool) -> list[Tensor]:
         """The derivatives of x_k .. x_R, or of x_R alone, in log(sigma / alpha) of the time of x_k."""
         old = self.student.points[k]
-        ahead, behind = (moved_point(self.denoiser, old, sign * differences.time, at_least=True) for sign in (-1, 1))
-        if ahead.t == old.t:  # at the lowest time
-            ahead, behind = behind, old
-        elif not differences.central or behind.t == old.t:
-            behind = old
-
-        def moved(point: Point) -> list[Tensor]:
-            if point == old:
-                return [*states[k:]] if all_rows else [states[-1]]
+        sides = [moved_point(self.denoiser, old, sign * differences.time, at_least=True) for sign in (-1, 1)]
+        # At the lowest time there is only one way to go.
+        sides = [point if point.t != old.t else other for point, other in zip(sides, reversed(sides), strict=True)]
+        found = [torch.empty_like(state) for state in (states[k:] if all_rows else states[-1:])]
+        for first, point in enumerate(sides[: len(self.x)]):
+            own = slice(first, None, 2)
+            part = self._part(own)
             student = self.student.moved(k, point)
-            x = self._row(student, k - 1, states[k - 1], self.outputs)
-            later = [state[0] for state in self._later(student, k, x[None], all_rows=all_rows)]
-            return [x, *later] if all_rows else later
+            x = self._row(student, k - 1, states[k - 1][own], part.outputs)
+            later = [state[0] for state in part._later(student, k, x[None], all_rows=all_rows)]
+            step = math.log(point.rho / old.rho)
+            for whole, state, before in zip(found, [x, *later] if all_rows else later, states[-len(found) :], strict=True):
+                whole[own] = (state - before[own]) / step
+        return found
 
-        step = math.log(ahead.rho / behind.rho)
-        return [(a - b) / step for a, b in zip(moved(ahead), moved(behind), strict=True)]
+    def _part(self, rows: slice) -> _Run:
+        """The run of some samples, as far as it came."""
+        first = None if self.first is None else self.first[rows]
+        part = _Run(self.denoiser, self.student, self.x[rows], first, take(self.cond, rows), self.at_once)
+        part.outputs = [output[rows] for output in self.outputs]
+        return part
 
     def _later(self, student: Student, k: int, x: Tensor, *, all_rows: bool) -> list[Tensor]:
         """The states x_{k+1} .. x_R, or x_R alone, of several runs that are at x = x_k, (m, n, *shape); their earlier outputs are
@@ -361,6 +369,31 @@ class _Run:
         for j in np.flatnonzero(student.q[k, : k + 1]).tolist():
             total = total + outputs[j] * float(student.q[k, j])
         return total
+
+
+def orthogonalised(vectors: Sequence[Tensor]) -> tuple[list[Tensor], list[Array]]:
+    """Orthogonal directions, and for each vector its coordinates in them: zero for a direction that comes after it."""
+    basis: list[Tensor] = []
+    shares: list[Array] = []
+    for i, v in enumerate(vectors):
+        share, rest = np.zeros(len(vectors)), v
+        for j, e in enumerate(basis):
+            square = float(e.square().sum())
+            share[j] = float((rest * e).sum()) / square if square else 0.0
+            rest = rest - e * share[j]
+        share[i] = 1.0
+        basis.append(rest)
+        shares.append(share)
+    return basis, shares
+
+
+def combined(along: Sequence[Sequence[Tensor]], share: Array) -> list[Tensor]:
+    """The combination of several derivatives, state by state."""
+    used = np.flatnonzero(share).tolist()
+    return [
+        sum((along[j][i] * float(share[j]) for j in used[1:]), along[used[0]][i] * float(share[used[0]]))
+        for i in range(len(along[0]))
+    ]
 
 
 def moved_point(denoiser: Denoiser, point: Point, change: float, *, at_least: bool = False) -> Point:
