@@ -21,7 +21,7 @@ from dode.conditions import map_tensors
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
 from dode.distillation.choice import end_errors
-from dode.distillation.data import Noises, Tutor
+from dode.distillation.data import CHOICE, FIT, UNSEEN, Noises, Tutor
 from dode.distillation.directions import make_directions
 from dode.distillation.end_to_end import refine
 from dode.distillation.gram import RIDGES
@@ -47,11 +47,10 @@ def main() -> None:
 
     solver = dode.solver(args.solver)
     base = solver.tableau(denoiser.schedule, args.nfe)
-    noises = Noises.make(denoiser, SEED, 100, 32, 0, cond)
-    tutor = Tutor(make_teacher(dode.solver("deis"), solver.path(denoiser.schedule, args.nfe), base), False, store.folder)
-    fitting, validation = tutor.batch(denoiser, noises, "fit"), tutor.batch(denoiser, noises, "validation")
-    assert fitting is not None
-    assert validation is not None
+    noises = Noises(denoiser, SEED, None, {FIT: 100, CHOICE: 32, UNSEEN: 0}, cond)
+    teacher = make_teacher(dode.solver("deis"), solver.path(denoiser.schedule, args.nfe), base)
+    tutor = Tutor(teacher, "deis", False, store.folder)
+    fitting, validation = (tutor.batch(denoiser, *noises.of(which)) for which in (FIT, CHOICE))
     along = make_directions("multistep", base)
     start = corrected(base, along, fit(denoiser, base, along, fitting, RIDGES).coefficients)
 

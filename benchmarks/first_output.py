@@ -17,8 +17,8 @@ from rich.progress import track
 
 import dode
 from dode.distillation.choice import end_errors
-from dode.distillation.data import Noises, Tutor
-from dode.distillation.search import Trial, grid_families, search
+from dode.distillation.data import CHOICE, FIT, UNSEEN, Noises, Tutor
+from dode.distillation.search import ALL_GRIDS, Search, Trial
 from dode.tableau import FIRST
 from dode.teacher import dense_teacher
 
@@ -52,15 +52,12 @@ def table(name: str, guidance: float, budgets: list[int], cache: Path) -> list[s
     denoiser, cond = network(name)
     if guidance != 1:
         denoiser = denoiser.replace(guidance_scale=guidance)
-    noises = Noises.make(denoiser, SEED, FITTED, VALIDATED, HELD_OUT, cond)
-    tutor = Tutor(dense_teacher(dode.solver(SOLVER), denoiser.schedule, TEACHER_NFE), True, cache)
-    fit, validation, unseen = (tutor.batch(denoiser, noises, which) for which in ("fit", "validation", "held_out"))
-    assert fit is not None
-    assert validation is not None
-    assert unseen is not None
+    noises = Noises(denoiser, SEED, None, {FIT: FITTED, CHOICE: VALIDATED, UNSEEN: HELD_OUT}, cond)
+    tutor = Tutor(dense_teacher(dode.solver(SOLVER), denoiser.schedule, TEACHER_NFE), SOLVER, True, cache)
+    fit, validation, unseen = (tutor.batch(denoiser, *noises.of(which)) for which in (FIT, CHOICE, UNSEEN))
     lines = []
     for nfe in budgets:
-        trials = search(denoiser, [dode.solver(SOLVER)], nfe, grid_families(), "multistep", fit, validation, firsts=FIRST)
+        trials = Search(denoiser, "multistep", fit, validation, False).all([dode.solver(SOLVER)], nfe, ALL_GRIDS, FIRST)
         best: dict[str, Trial] = {}
         for trial in trials:  # the best comes first
             best.setdefault(trial.base.first, trial)

@@ -46,7 +46,7 @@ def main() -> None:
         numbers = [
             *errors(denoiser, tableau, batch),
             made["fitting"]["distilled"][-1],
-            made["teacher_error"]["error"],
+            made["reference"]["teacher"],
             rounding(denoiser, tableau, batch.part(slice(0, FEW))),
         ]
         held, floor, fitted, teacher, single = (f"{number:.1e}" for number in numbers)

@@ -17,7 +17,7 @@ from rich.console import Console
 import dode
 from dode.distillation import PAPER
 from dode.report.compare import Comparison, Entry, compare_one
-from dode.report.reference import reference_name
+from dode.report.reference import reference_run
 from dode.solvers import REGISTRY
 
 BUDGETS = (4, 5, 6, 8, 10, 20)
@@ -49,7 +49,7 @@ def main() -> None:
             numbers = entry.skipped or f"{entry.base.mean():.3e} -> {entry.distilled.mean():.3e} ({entry.ratio:.3f})"
             console.print(f"{name:14} NFE {nfe:>2}  {numbers}", highlight=False)
     how = "the paper's method" if args.effort == "paper" else f"effort={args.effort!r}"
-    result = Comparison(tuple(entries), denoiser.name, reference_name(REFERENCE_NFE), HELD_OUT, how, SEED)
+    result = Comparison(tuple(entries), denoiser.name, str(reference_run(REFERENCE_NFE)), HELD_OUT, how, SEED)
     console.print(result.markdown(), soft_wrap=True)
     console.print("\n".join(result.exceptions()), highlight=False)
     if args.out:

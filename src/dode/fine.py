@@ -61,8 +61,8 @@ class FineRun:
         return f"{self.solver}, {self.grid} grid, {self.nfe} NFE"
 
 
-# Of all pairs that were tried these come nearest to the truth with few evaluations: on exactly known data under nine schedules, and on real
-# networks, which are rough at small noise (docs/benchmarks/teachers.md). They share neither formula nor grid.
+# Of all pairs that were tried these come nearest to the truth with few evaluations, on exactly known data under many schedules
+# (tests/test_fine.py) and on networks, which are rough at small noise. They share neither formula nor grid.
 PAIR = ((solver("unipc", order=2), LogSNR()), (solver("deis", order=3), Mixed()))
 # What reports measure against: neither of the pair.
 REFERENCE = (solver("dpm-solver++", order=3), Mixed(share=0.5))

@@ -80,7 +80,11 @@ def rounding_floor(denoiser: Denoiser, tableau: Tableau, noise: Tensor, cond: Co
 
     def end(shift: float) -> Tensor:
         rows = count()
-        run = Run(denoiser, lambda x, point: evaluate(x * (1 + shift * _normal(x, next(rows))), point), tableau, x, first)
+
+        def shaken(x: Tensor, point: Point, call: int | None = None) -> Tensor:
+            return evaluate(x * (1 + shift * _normal(x, next(rows))), point, call)
+
+        run = Run(denoiser, shaken, tableau, x, first)
         for k in range(tableau.rows):
             run.evaluate(k)
             result = run.advance(k)
