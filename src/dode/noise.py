@@ -35,5 +35,6 @@ def standard_noise(
     rows = max(1, _CHUNK // max(1, math.prod(shape)))
     for first in range(0, batch, rows):
         part = noise[first : first + rows]
-        part.copy_(torch.from_numpy(source.standard_normal(tuple(part.shape))))
+        numbers = source.standard_normal(tuple(part.shape))
+        part.copy_(torch.from_numpy(numbers if dtype == torch.float64 else numbers.astype(np.float32)))
     return noise
