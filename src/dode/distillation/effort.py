@@ -47,7 +47,7 @@ EFFORTS = {
         starts=1,
         refine=0,
         times=False,
-        expected=0.4,
+        expected=0.2,
         budget=1.0,
     ),
     "balanced": Effort(
@@ -58,7 +58,7 @@ EFFORTS = {
         starts=1,
         refine=30,
         times=False,
-        expected=0.2,
+        expected=0.1,
         budget=4.0,
     ),
     "thorough": Effort(
@@ -69,7 +69,7 @@ EFFORTS = {
         starts=2,
         refine=40,
         times=True,
-        expected=0.1,
+        expected=0.05,
         budget=15.0,
     ),
 }

@@ -50,36 +50,63 @@ def carry_out(plan: Plan, ledger: Ledger) -> Made:
     if plan.teacher is None:
         assert plan.targets is not None
         fit, judging = given(*noises.of(FIT), plan.targets, plan.base.rows, choose=plan.shrink or plan.refine > 0)
-        return Made(_improved(plan, _method(plan, ledger, fit, judging, None, noises)), None, fit, judging, noises, ledger)
-    teaching: Teaching | None = choose_teacher(plan, plan.teacher, noises, ledger)
-    before: Outcome | None = None
-    while True:
-        assert teaching is not None
-        made = _taught(plan, teaching, noises, ledger, before)
-        before = made.outcome
-        teaching = finer(plan, teaching, _error(before), noises, ledger)
-        if teaching is None:
-            return made
+        method = _method(plan, ledger, fit, judging, None, noises, sharpen=False)
+        return Made(_improved(plan, method), None, fit, judging, noises, ledger)
+    teaching = choose_teacher(plan, plan.teacher, noises, ledger)
+    data = _taught(plan, teaching, noises, ledger)
+    made = _made(plan, teaching, data, noises, ledger, None, sharpen=True)
+    while too_coarse(plan, teaching, error := _error(made.outcome), ledger):
+        better = finer(plan, teaching, error, noises, ledger)
+        if better is not None:
+            teaching, data = better, _taught(plan, better, noises, ledger)
+        # Without a better one what was left undone for it is done with this one.
+        made = _made(plan, teaching, data, noises, ledger, made.outcome, sharpen=better is not None)
+        if better is None:
+            break
+    return made
 
 
-def _taught(plan: Plan, teaching: Teaching, noises: Noises, ledger: Ledger, before: Outcome | None) -> Made:
-    """What a teacher leads to, from the start or from what another one led to."""
+def _taught(plan: Plan, teaching: Teaching, noises: Noises, ledger: Ledger) -> tuple[Batch, Batch | None]:
+    """Fitting and validation set with a teacher's states."""
     tutor = teaching.tutor
     with ledger.count("teacher"):
         fit = tutor.batch(plan.denoiser, *noises.of(FIT))
         judging = tutor.batch(plan.denoiser, *noises.of(CHOICE)) if plan.validation else None
     ledger.saved += tutor.nfe * (plan.samples + plan.validation) - ledger.last
-    method = _method(plan, ledger, fit, judging, teaching, noises)
+    return fit, judging
+
+
+def _made(
+    plan: Plan,
+    teaching: Teaching,
+    data: tuple[Batch, Batch | None],
+    noises: Noises,
+    ledger: Ledger,
+    before: Outcome | None,
+    *,
+    sharpen: bool,
+) -> Made:
+    """What a teacher leads to, from the start or from what was found before; `sharpen`: it stops where a finer one should take over."""
+    method = _method(plan, ledger, *data, teaching, noises, sharpen=sharpen)
     outcome = _improved(plan, method) if before is None else method.once_more(before)
     if outcome.tableau.first == "mean" and not plan.cond:
         # An unconditional network's mean first output goes into the file.
         with ledger.count("shared"):
-            mean = mean_output(plan.denoiser, outcome.tableau, fit.noise.to(plan.denoiser.device), {})
+            mean = mean_output(plan.denoiser, outcome.tableau, data[0].noise.to(plan.denoiser.device), {})
         outcome = replace(outcome, tableau=replace(outcome.tableau, mean=mean.cpu().double().numpy()))
-    return Made(outcome, teaching, fit, judging, noises, ledger)
+    return Made(outcome, teaching, *data, noises, ledger)
 
 
-def _method(plan: Plan, ledger: Ledger, fit: Batch, judging: Batch | None, teaching: Teaching | None, noises: Noises) -> Method:
+def _method(
+    plan: Plan,
+    ledger: Ledger,
+    fit: Batch,
+    judging: Batch | None,
+    teaching: Teaching | None,
+    noises: Noises,
+    *,
+    sharpen: bool,
+) -> Method:
     tutor = None if teaching is None else teaching.tutor
 
     def more(first: int, last: int) -> Batch:
@@ -98,7 +125,7 @@ def _method(plan: Plan, ledger: Ledger, fit: Batch, judging: Batch | None, teach
         fit=fit,
         validation=judging,
         more=None if tutor is None else (more, tutor.nfe),
-        too_coarse=lambda error: teaching is not None and too_coarse(plan, teaching, error, ledger),
+        too_coarse=lambda error: sharpen and teaching is not None and too_coarse(plan, teaching, error, ledger),
         doubt=math.nan if teaching is None else teaching.doubt,
         ridges=(0.0,) if plan.paper else RIDGES,
     )

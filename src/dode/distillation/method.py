@@ -131,7 +131,9 @@ class Method:
         options = shrunk(base, closed.directions, closed.fit) if self.shrink else [(AS_FITTED, closed.tableau)]
         candidates = [self._judge(name, tableau) for name, tableau in [(BASE, base), *options]]
         start = min(candidates, key=lambda candidate: candidate.error)
-        attempt = self._pursued(_Attempt.begin(closed, "", start), times=False)
+        attempt = _Attempt.begin(closed, "", start)
+        if not self._wait([attempt]):
+            attempt = self._pursued(attempt, times=False)
         return self._settled(attempt.outcome, candidates if attempt.best is start else [*candidates, attempt.best])
 
     def search(self, base: Tableau | None, solvers: Sequence[Solver], nfe: int, grids: Sequence[Grid]) -> Outcome:
@@ -157,22 +159,25 @@ class Method:
             candidates += made
             attempts.append(_Attempt.begin(closed, trial.name, min(made, key=lambda candidate: candidate.error)))
         times = self.spending.times
-        if len(attempts) > 1:
+        if len(attempts) > 1 and not self._wait(attempts):
             # A few steps show which start is worth the rest of the budget.
             attempts = [self._pursued(attempt, times=times, share=_SHARE, iterations=_STEPS) for attempt in attempts]
         attempts.sort(key=lambda attempt: attempt.best.error)
-        # What the first leaves of the budget is the second's.
-        attempts = [self._pursued(attempt, times=times) for attempt in attempts]
+        if not self._wait(attempts):
+            # What the first leaves of the budget is the second's.
+            attempts = [self._pursued(attempt, times=times) for attempt in attempts]
         candidates += [attempt.best for attempt in attempts if attempt.best is not attempt.start]
         return self._settled(min(attempts, key=lambda attempt: attempt.best.error).outcome, candidates)
 
     def once_more(self, before: Outcome) -> Outcome:
         """What was found with other data, improved on these."""
-        closed = replace(self._closed_form(before.start), base=before.base, trials=before.trials, notes=before.notes)
+        closed = replace(self._closed_form(before.start), base=before.base, trials=before.trials)
         made = [(before.chosen, before.tableau), (f"{AS_FITTED}, made again", closed.tableau)]
         candidates = [self._judge(name, tableau) for name, tableau in [(BASE, before.base), *made]]
         start = min(candidates[1:], key=lambda candidate: candidate.error)
-        attempt = self._pursued(_Attempt.begin(replace(closed, refined=before.refined), "", start), times=self.spending.times)
+        attempt = _Attempt.begin(replace(closed, refined=before.refined), "", start)
+        if not self._wait([attempt]):
+            attempt = self._pursued(attempt, times=self.spending.times and bool(before.trials))
         return self._settled(attempt.outcome, candidates if attempt.best is start else [*candidates, attempt.best])
 
     def _tried(self, solvers: Sequence[Solver], nfe: int, grids: Sequence[Grid], *, with_base: bool) -> list[Trial]:
@@ -194,10 +199,14 @@ class Method:
             found = of(count).all(solvers, nfe, grids, firsts)
             return of(4 * count).again(found) if several else found
 
+    def _wait(self, attempts: Sequence[_Attempt]) -> bool:
+        """Whether the end-to-end fit is left to a finer teacher."""
+        return self.too_coarse(min(attempt.best.error for attempt in attempts))
+
     def _pursued(self, attempt: _Attempt, *, times: bool, share: float = 1.0, iterations: int | None = None) -> _Attempt:
         """An attempt after more steps of the end-to-end fit, within a share of what is left of the budget."""
         steps = self.iterations if iterations is None else min(iterations, self.iterations)
-        if not steps or self.too_coarse(attempt.best.error):
+        if not steps:
             return attempt
         assert self.validation is not None
         start = attempt.best.tableau
