@@ -123,7 +123,7 @@ def test_efforts_and_what_the_summary_says_of_them(folder: Path, effort: str) ->
     for text in ("given out:", "12 fitting and 8 validation samples", f"effort {effort}", "off the reference", "evaluations:"):
         assert text in shown
     assert ("end-to-end fit:" in shown) == (effort != "fast")
-    assert "tried, by validation error" in shown
+    assert "tried, by error" in shown
     assert " ".join(succeed(folder, "show", "a.json").split()) in shown
     succeed(folder, "sample", "networks:curved", "--tableau", "a.json", "-n", "4", "--out", "a.npy")
 
@@ -131,7 +131,7 @@ def test_efforts_and_what_the_summary_says_of_them(folder: Path, effort: str) ->
 def test_auto_names_the_solver_that_it_took(folder: Path) -> None:
     base = ("distill", "networks:curved", "--nfe", "3", "--effort", "fast", "--samples", "12", "--validation", "8")
     shown = succeed(folder, *base, "--solver", "auto", "--held-out", "8", "--out", "auto.json")
-    assert "tried, by validation error" in shown
+    assert "tried, by error" in shown
     assert dode.Tableau.load(folder / "auto.json").solver.split("(")[0] in REGISTRY
     fail(folder, "chooses solver and grid itself", *base, "--solver", "auto", "--grid", "karras", "--out", "b.json")
     fail(folder, "tries all solvers as they are", *base, "--solver", "auto", "-o", "order=2", "--out", "b.json")

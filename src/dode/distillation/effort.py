@@ -16,7 +16,8 @@ class Effort:
         validation: samples that choose.
         tried: samples of each set with which grids and first outputs are tried.
         firsts: first outputs that are tried.
-        starts: how many of what was tried are fitted end to end before the best one goes on alone.
+        finalists: how many of what was tried are tried again with all samples.
+        starts: how many of these are fitted end to end before the best one goes on alone.
         refine: accepted steps of the end-to-end fit at the most; 0 for none.
         times: the end-to-end fit moves the times too.
         expected: the share of the best undistilled error that the result is expected to have, at the least: how fine a teacher must be.
@@ -27,6 +28,7 @@ class Effort:
     validation: int
     tried: int
     firsts: tuple[str, ...]
+    finalists: int
     starts: int
     refine: int
     times: bool
@@ -44,6 +46,7 @@ EFFORTS = {
         validation=24,
         tried=8,
         firsts=("network", "zero"),
+        finalists=3,
         starts=1,
         refine=0,
         times=False,
@@ -55,6 +58,7 @@ EFFORTS = {
         validation=32,
         tried=16,
         firsts=("network", "zero", "mean"),
+        finalists=4,
         starts=1,
         refine=30,
         times=False,
@@ -66,6 +70,7 @@ EFFORTS = {
         validation=64,
         tried=32,
         firsts=("network", "zero", "mean"),
+        finalists=5,
         starts=2,
         refine=40,
         times=True,

@@ -151,8 +151,7 @@ class Method:
             return self.improve(base)
         candidates = [self._judge(BASE, base)]
         attempts = []
-        for trial in _starts(trials, self.spending.starts):
-            closed = replace(self._closed_form(trial.base), base=base, trials=tuple(trials))
+        for closed, trial in self._finalists(base, trials):
             options = shrunk(trial.base, closed.directions, closed.fit) if self.shrink else [(AS_FITTED, closed.tableau)]
             options.append(("undistilled", trial.base))
             made = [self._judge(f"{name}, {trial.name}", tableau) for name, tableau in options]
@@ -179,6 +178,23 @@ class Method:
         if not self._wait([attempt]):
             attempt = self._pursued(attempt, times=self.spending.times and bool(before.trials))
         return self._settled(attempt.outcome, candidates if attempt.best is start else [*candidates, attempt.best])
+
+    def _finalists(self, base: Tableau, trials: Sequence[Trial]) -> list[tuple[Outcome, Trial]]:
+        """Of the best trials those to start from, each on another grid, by their closed form on all samples: what came first among many on
+        a few samples owes that to chance as well."""
+        assert self.validation is not None
+        distinct = list({trial.candidate.name: trial for trial in reversed(trials)}.values())[::-1][: self.spending.finalists]
+        found = []
+        for trial in distinct:
+            closed = replace(self._closed_form(trial.base), base=base, trials=tuple(trials))
+            unseen = self._judge(trial.name, closed.tableau)
+            error = float(np.concatenate([closed.fit.errors[-1], unseen.errors]).mean())
+            found.append((error, closed, trial))
+        found.sort(key=lambda entry: entry[0])
+        grids: dict[str, tuple[Outcome, Trial]] = {}
+        for _, closed, trial in found:
+            grids.setdefault(trial.base.grid, (closed, trial))
+        return list(grids.values())[: self.spending.starts]
 
     def _tried(self, solvers: Sequence[Solver], nfe: int, grids: Sequence[Grid], *, with_base: bool) -> list[Trial]:
         """The trials of a search, the best one first; none where the budget allows none."""
@@ -287,11 +303,3 @@ class Method:
         with self.ledger.count("choice"):
             more = judge(self.denoiser, candidate.name, candidate.tableau, batch)
         return replace(candidate, errors=np.concatenate([candidate.errors, more.errors]))
-
-
-def _starts(trials: Sequence[Trial], most: int) -> list[Trial]:
-    """The best trial, and the best of those on other grids: the times are what a start decides."""
-    found: dict[str, Trial] = {}
-    for trial in trials:
-        found.setdefault(trial.base.grid, trial)
-    return list(found.values())[:most]

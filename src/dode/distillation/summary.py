@@ -68,7 +68,7 @@ def _rows(tableau: Tableau, made: Mapping[str, Any], shown: Mapping[str, Any]) -
 
 def _trials(trials: Sequence[Mapping[str, Any]], most: int = 12) -> Table:
     with_base = any(trial["base_error"] is not None for trial in trials)
-    table = Table(title=f"tried, by validation error of the closed form ({min(most, len(trials))} of {len(trials)})")
+    table = Table(title=f"tried, by error of the closed form ({min(most, len(trials))} of {len(trials)})")
     counted = all("samples" in trial for trial in trials)  # older files do not say it
     ends = ["closed form", *(["samples"] if counted else [])]
     for name in ("solver, grid, first output", *(["as it is"] if with_base else []), *ends):
