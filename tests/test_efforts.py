@@ -195,18 +195,17 @@ def test_bad_input_is_refused_in_one_line(arguments: dict[str, object], message:
 
 @pytest.mark.parametrize("effort", ["balanced", "thorough"])
 def test_an_interrupted_run_goes_on_from_its_folder(tmp_path: Path, effort: str) -> None:
-    """Cut off in the end-to-end fit: what the folder holds is not paid again, and the result is the same."""
+    """Cut off late in the end-to-end fit, after its first step: what the folder holds is not paid again, and the result is the same."""
     whole = dode.distill(mixture_denoiser(SCHEDULE), "deis", 4, effort=effort, held_out=0)
     denoiser = mixture_denoiser(SCHEDULE)
 
     def cut(count: int) -> None:
-        if denoiser.evaluations > whole.cost * 0.8:
+        if denoiser.evaluations > whole.cost * 0.8 and any(tmp_path.glob("refine-*.json")):
             raise KeyboardInterrupt
 
     denoiser.watcher = cut
     with pytest.raises(KeyboardInterrupt):
         dode.distill(denoiser, "deis", 4, effort=effort, held_out=0, cache=tmp_path)
-    assert list(tmp_path.glob("refine-*.json"))
     fresh = mixture_denoiser(SCHEDULE)
     again = dode.distill(fresh, "deis", 4, effort=effort, held_out=0, cache=tmp_path)
     assert again.evaluations["teacher"] < whole.evaluations["teacher"] / 10

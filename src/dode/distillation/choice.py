@@ -28,6 +28,8 @@ from dode.tableau import Tableau
 
 # Factors by which all corrections are shrunk; the first is the fit as it is.
 FACTORS = (1.0, 0.75, 0.5, 0.25)
+# Corrections may also be left out of so many last rows.
+DROPPED_ROWS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +100,7 @@ def leader_of(candidates: Sequence[Candidate]) -> Candidate | None:
 
 
 def shrunk(
-    base: Tableau, directions: Directions, fit: Fit, factors: Sequence[float] = FACTORS, dropped_rows: int = 2
+    base: Tableau, directions: Directions, fit: Fit, factors: Sequence[float] = FACTORS, dropped_rows: int = DROPPED_ROWS
 ) -> list[tuple[str, Tableau]]:
     """What may be made of a fit without fitting again: all corrections times a factor, or none in the last rows."""
     found = [

@@ -12,7 +12,7 @@ import numpy as np
 
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
-from dode.distillation.choice import Candidate, best, judge, leader_of, shrunk
+from dode.distillation.choice import DROPPED_ROWS, FACTORS, Candidate, best, judge, leader_of, shrunk
 from dode.distillation.directions import Directions, DirectionsLike, make_directions
 from dode.distillation.effort import Effort
 from dode.distillation.end_to_end import Refined, refine
@@ -183,9 +183,9 @@ class Method:
         """Of the best trials those to start from, each on another grid, by their closed form on all samples: what came first among many on
         a few samples owes that to chance as well."""
         assert self.validation is not None
-        distinct = list({trial.candidate.name: trial for trial in reversed(trials)}.values())[::-1][: self.spending.finalists]
+        distinct = list({trial.candidate.name: trial for trial in reversed(trials)}.values())[::-1]
         found = []
-        for trial in distinct:
+        for trial in distinct[: self._affordable_finalists(base.nfe)]:
             closed = replace(self._closed_form(trial.base), base=base, trials=tuple(trials))
             unseen = self._judge(trial.name, closed.tableau)
             error = float(np.concatenate([closed.fit.errors[-1], unseen.errors]).mean())
@@ -195,6 +195,14 @@ class Method:
         for _, closed, trial in found:
             grids.setdefault(trial.base.grid, (closed, trial))
         return list(grids.values())[: self.spending.starts]
+
+    def _affordable_finalists(self, nfe: int) -> int:
+        """How many of what was tried can be fitted and judged again, such that the starts' candidates can be judged too."""
+        assert self.validation is not None
+        options = self.spending.starts * (len(FACTORS) + DROPPED_ROWS + 1)
+        left = self.budget - self.ledger.charged - options * nfe * len(self.validation)
+        affordable = left // (nfe * (len(self.fit) + len(self.validation)))
+        return max(self.spending.starts, min(self.spending.finalists, affordable))
 
     def _tried(self, solvers: Sequence[Solver], nfe: int, grids: Sequence[Grid], *, with_base: bool) -> list[Trial]:
         """The trials of a search, the best one first; none where the budget allows none."""
