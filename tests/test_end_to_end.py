@@ -397,14 +397,20 @@ def test_a_small_nonlinear_problem_has_the_minimum_that_scipy_finds(rows: int, m
     assert result.fitting[1] == pytest.approx(expected, rel=SAME_MINIMUM)
 
 
-def recorder() -> tuple[list[float], Callable[[int, float, float], None]]:
-    """A list, and an `on_step` that adds the validation error of each step to it."""
-    seen: list[float] = []
-    return seen, lambda iteration, error, validation: seen.append(validation)
+def recorder() -> tuple[list[tuple[float, float]], Callable[[int, float, float], None]]:
+    """A list, and an `on_step` that adds the fitting and the validation error of each step to it."""
+    seen: list[tuple[float, float]] = []
+    return seen, lambda iteration, error, validation: seen.append((error, validation))
+
+
+def scores(seen: list[tuple[float, float]], samples: int, unknowns: int) -> list[float]:
+    """Of steps on samples of four numbers: the larger of the validation error and what the fitting error lets expect of new samples."""
+    equations = 4 * samples
+    return [max(error * (equations + unknowns) / (equations - unknowns), validation) for error, validation in seen]
 
 
 @pytest.mark.parametrize("times", [False, True])
-def test_what_is_given_out_is_the_best_step_on_validation_noise_and_never_worse_than_the_start(times: bool) -> None:
+def test_what_is_given_out_is_the_best_step_on_both_sets_and_never_worse_than_the_start(times: bool) -> None:
     """Three samples of four numbers for 9 or 11 unknowns: the fit goes on to fit what other noise does not have."""
     denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(3)
     overfitted = 0
@@ -414,14 +420,30 @@ def test_what_is_given_out_is_the_best_step_on_validation_noise_and_never_worse_
         result = refine(denoiser, tableau, fit, validation, times=times, jacobian_samples=ALL, on_step=on_step)
         start, end = (float(end_errors(denoiser, t, validation).mean()) for t in (tableau, result.tableau))
         assert result.validation == pytest.approx((start, end), rel=ROUNDING)
-        assert result.validation[1] == min(result.validation[0], *seen)
+        found = [max(result.fitting[0], start), *scores(seen, 3, result.unknowns)]
+        assert result.score == pytest.approx((found[0], min(found)), rel=ROUNDING)
+        assert result.validation[1] == pytest.approx([start, *(v for _, v in seen)][int(np.argmin(found))], rel=ROUNDING)
+        assert result.better == (min(found) < found[0])
         assert result.fitting[1] <= result.fitting[0]
         assert len(seen) == result.iterations
-        overfitted += seen[-1] > result.validation[1]
+        overfitted += found[-1] > min(found)
     assert overfitted > 0
 
 
-def test_patience_ends_a_fit_that_no_longer_gets_better_on_validation_noise() -> None:
+def test_a_far_sample_that_only_the_fitting_set_holds_has_a_say_in_the_best_step() -> None:
+    """By validation alone, whose samples are all near, the start would be given back."""
+    denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(3)
+    whole = teacher_batch(denoiser, 400)
+    errors = end_errors(denoiser, tableau, whole)
+    near = whole.part(np.argsort(errors)[:20].tolist())  # type: ignore[arg-type]
+    fit = whole.part(slice(0, 40))
+    result = refine(denoiser, tableau, fit, near, jacobian_samples=ALL)
+    assert result.score[0] == result.fitting[0] > result.validation[0]
+    assert result.fitting[1] < result.fitting[0] / 2
+    assert result.better
+
+
+def test_patience_ends_a_fit_whose_last_steps_were_no_better() -> None:
     denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(3)
     fit, validation = teacher_batch(denoiser, 3), teacher_batch(denoiser, 20, VALIDATION)
     for patience in (1, 2, 4):
@@ -429,9 +451,10 @@ def test_patience_ends_a_fit_that_no_longer_gets_better_on_validation_noise() ->
         result = refine(
             denoiser, tableau, fit, validation, jacobian_samples=ALL, patience=patience, iterations=ALL, on_step=on_step
         )
-        assert result.stopped == "validation no longer improves"
-        for i in range(len(seen) - patience, len(seen)):
-            assert seen[i] >= min(seen[:i]) * (1 - end_to_end._CONVERGED)
+        assert result.stopped == "the last steps were no better"
+        found = [result.score[0], *scores(seen, 3, result.unknowns)]
+        for i in range(len(found) - patience, len(found)):
+            assert found[i] >= min(found[:i]) * (1 - end_to_end._CONVERGED)
 
 
 def test_a_start_that_diverges_is_given_back() -> None:
@@ -564,7 +587,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_end(prediction: str, times: bool
 @pytest.mark.parametrize("at", [1, 2])
 @pytest.mark.parametrize(
     ("budget", "patience", "stopped"),
-    [(math.inf, 3, "validation no longer improves"), (700, ALL, "the budget is spent")],
+    [(math.inf, 3, "the last steps were no better"), (700, ALL, "the budget is spent")],
     ids=["patience", "budget"],
 )
 def test_patience_and_budget_are_those_of_the_whole_fit(
@@ -729,7 +752,7 @@ def test_times_that_clash_do_not_stop_the_coefficients() -> None:
 def test_converged_means_converged(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser = mixture_denoiser(SCHEDULE)
     fit = teacher_batch(denoiser, 3, seed=seed)
-    usual = refine(denoiser, ddim(3), fit, fit, jacobian_samples=ALL, iterations=300)
+    usual = refine(denoiser, ddim(3), fit, fit, jacobian_samples=ALL, iterations=300, patience=ALL)
     assert usual.stopped == "converged"
     monkeypatch.setattr(end_to_end, "_CONVERGED", 1e-9)
     longer = refine(denoiser, ddim(3), fit, fit, jacobian_samples=ALL, iterations=300)

@@ -40,11 +40,14 @@ class Candidate:
         name: what it is, for people.
         tableau: it.
         errors: (n,) mean square distance of the end point to the teacher's on the validation samples; infinite where it diverges.
+        superseded: an end-to-end fit that began with it, or with one like it, is better on fitting and validation samples together;
+            so it is no longer given out.
     """
 
     name: str
     tableau: Tableau
     errors: Array
+    superseded: bool = False
 
     @property
     def error(self) -> float:
@@ -90,12 +93,12 @@ def best(candidates: Sequence[Candidate]) -> Candidate:
 
 
 def leader_of(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The candidate that comes first among those that do no worse than the base, which is the first one, in the middle; None if there is
-    none that is finite."""
+    """The candidate that comes first among those that do no worse than the base, which is the first one, in the middle, and are not
+    superseded; None if there is none that is finite."""
     base, *others = candidates
     # A base that diverges now and then has no mean to lose.
     least = base.median if math.isfinite(base.error) else math.inf
-    able = [c for c in others if math.isfinite(c.error) and c.median <= least]
+    able = [c for c in others if math.isfinite(c.error) and c.median <= least and not c.superseded]
     return min(able, key=lambda candidate: candidate.error, default=None)
 
 

@@ -2,7 +2,8 @@
 
     minimise the mean over samples of |x_R - target|^2 (and, weighted, the distances of the states between)
 
-The best step by validation is kept, whatever the error on the fitting samples says.
+The step is kept that is best on fitting and on validation samples, by the larger of the two errors: errors have heavy tails, and a few
+dozen validation samples alone may hold none of the far ones that the fit has mended.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ class Refined:
     """What the fit came to.
 
     Attributes:
-        tableau: the best by validation, the start included.
+        tableau: the best by both sets, the start included.
         fitting: mean square error of the end point on the fitting samples, at the start and at the end.
         validation: the same on the validation samples, at the start and of the tableau.
+        score: what steps are compared by (`_score`), at the start and of the tableau.
         iterations: accepted steps.
         diverged: trial steps that made a run diverge, and were taken back.
         unknowns: how many numbers were fitted.
@@ -51,11 +53,17 @@ class Refined:
     tableau: Tableau
     fitting: tuple[float, float]
     validation: tuple[float, float]
+    score: tuple[float, float]
     iterations: int
     diverged: int
     unknowns: int
     stopped: str
     saved: int = 0
+
+    @property
+    def better(self) -> bool:
+        """Whether the tableau is another than the start."""
+        return self.score[1] < self.score[0]
 
     def followed_by(self, later: Refined) -> Refined:
         """This fit and one that went on from its tableau, as one."""
@@ -63,6 +71,7 @@ class Refined:
             later,
             fitting=(self.fitting[0], later.fitting[1]),
             validation=(self.validation[0], later.validation[1]),
+            score=(self.score[0], later.score[1]),
             iterations=self.iterations + later.iterations,
             diverged=self.diverged + later.diverged,
             saved=self.saved + later.saved,
@@ -92,7 +101,7 @@ def refine(
         denoiser: the network.
         tableau: where to start.
         fit: noise, condition and targets that the fit sees.
-        validation: those that choose the best step; never fitted.
+        validation: those that have a say in the best step; never fitted.
         budget: network evaluations of one sample that may be spent.
         times: fit the times of the inner evaluations too.
         outputs: newest outputs whose coefficients a row may change; the last row may change all.
@@ -100,7 +109,7 @@ def refine(
         jacobian_samples: of the fitting samples, how many the Jacobian is taken from (the error is always that of all); by default
             so many that the budget lasts for several steps.
         inner_weight: weight of each inner state's square distance to its own target, beside the end point's; 0 for the end alone.
-        patience: accepted steps without a better validation error after which to stop.
+        patience: accepted steps that are no better after which to stop.
         differences: how derivatives are taken; as the network's rounding asks for if None.
         checkpoint: a file to keep the fit in after each accepted step and at its end; where it is there, the fit goes on from it.
         on_step: called with (iteration, fitting error, validation error) after each accepted step.
@@ -143,13 +152,14 @@ def refine(
             continue
         if progress.error == before:
             break
-        progress.accept(judge.error(progress.student))
+        unseen = judge.error(progress.student)
+        progress.accept(unseen, _score(problem, progress.error, unseen, fitted=True))
         progress.spent = denoiser.evaluations - begun
         progress.save(checkpoint)
         if on_step is not None:
             on_step(progress.iterations, progress.error, progress.validation)
         if progress.stale >= patience:
-            stopped = "validation no longer improves"
+            stopped = "the last steps were no better"
         elif max(progress.error_gain(before), progress.promised) < _CONVERGED:
             # A small gain says little where the linear model promises more.
             stopped = "converged"
@@ -159,12 +169,26 @@ def refine(
         tableau=progress.best.tableau(),
         fitting=(progress.first_error, progress.error),
         validation=(progress.first_validation, progress.best_validation),
+        score=(progress.first_score, progress.best_score),
         iterations=progress.iterations,
         diverged=progress.diverged,
         unknowns=len(problem.unknowns),
         stopped=stopped,
         saved=saved,
     )
+
+
+def _score(problem: Problem, fitting: float, validation: float, *, fitted: bool) -> float:
+    """What steps are compared by: the larger of the errors on both sets; that on validation where the fit minimises more than the end
+    point's error.
+
+    What a fit of p unknowns to N equations has minimised counts as (N + p) / (N - p) times itself, which is expected of new samples
+    (Akaike's final prediction error, 1969).
+    """
+    equations, p = len(problem.batch) * problem.size, len(problem.unknowns)
+    if problem.inner_weight or equations <= p:
+        return validation
+    return max(fitting * (equations + p) / (equations - p) if fitted else fitting, validation)
 
 
 def _descend(problem: Problem, progress: _Progress, left: float, *, partial: bool) -> str:
@@ -204,11 +228,11 @@ class _Progress:
 
     Attributes:
         student, error, validation: the current one, and its errors on the two sets.
-        best, best_validation: the best on validation so far.
-        first_error, first_validation: where it began.
+        best, best_validation, best_score: the best over both sets so far.
+        first_error, first_validation, first_score: where it began.
         damping: of the next step.
         iterations: accepted steps.
-        stale: of these, the last ones without a better validation error.
+        stale: of these, the last ones that were no better.
         diverged: trial steps that made a run diverge.
         samples: that the next Jacobian is taken from.
         spent: evaluations so far.
@@ -224,7 +248,9 @@ class _Progress:
     validation: float
     first_error: float
     first_validation: float
+    first_score: float
     best_validation: float
+    best_score: float
     damping: float = _DAMPING
     iterations: int = 0
     stale: int = 0
@@ -242,7 +268,8 @@ class _Progress:
         student = Student.of(tableau, output)
         if checkpoint is None or not checkpoint.is_file():
             error, validation = problem.error(student), judge.error(student)
-            return cls(student, student, error, validation, error, validation, validation)
+            score = _score(problem, error, validation, fitted=False)
+            return cls(student, student, error, validation, error, validation, score, validation, score)
         saved = Tableau.load(checkpoint)
         state = dict(saved.meta["refine"])
         best, differences = Tableau.from_json(state.pop("best")), Differences(**state.pop("differences", {}))
@@ -253,13 +280,13 @@ class _Progress:
         """The share of an earlier error that is gone."""
         return 1 - self.error / before if before else 0.0
 
-    def accept(self, validation: float) -> None:
-        """Count a step; it is better if it lowers the validation error by more than a thousandth."""
+    def accept(self, validation: float, score: float) -> None:
+        """Count a step; it is better if it lowers the score by more than a thousandth."""
         self.iterations += 1
         self.validation = validation
-        self.stale = 0 if validation < self.best_validation * (1 - _CONVERGED) else self.stale + 1
-        if validation < self.best_validation:
-            self.best, self.best_validation = self.student, validation
+        self.stale = 0 if score < self.best_score * (1 - _CONVERGED) else self.stale + 1
+        if score < self.best_score:
+            self.best, self.best_validation, self.best_score = self.student, validation, score
 
     def save(self, checkpoint: Path | None) -> None:
         if checkpoint is None:

@@ -71,19 +71,32 @@ class _Attempt:
     Attributes:
         outcome: its closed form, and the end-to-end fit so far.
         name: of the start, for people; empty if there is no other.
-        start: the candidate that it began with.
-        best: the best candidate so far; the start itself before any step.
+        options: candidates that it may begin with; it begins with the best.
+        refined: what the end-to-end fit came to; None before any step.
     """
 
     outcome: Outcome
     name: str
-    start: Candidate
-    best: Candidate
+    options: Sequence[Candidate]
+    refined: Candidate | None = None
 
-    @classmethod
-    def begin(cls, outcome: Outcome, name: str, start: Candidate) -> _Attempt:
-        """Before any step."""
-        return cls(outcome, name, start, start)
+    @property
+    def best(self) -> Candidate:
+        """The best candidate so far."""
+        return self.refined or min(self.options, key=lambda candidate: candidate.error)
+
+    @property
+    def score(self) -> float:
+        """What attempts are compared by: over fitting and validation samples, after steps of the end-to-end fit."""
+        fit = self.outcome.refined
+        return self.best.error if fit is None else fit.score[1]
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """All that came of it; the base is never superseded."""
+        if self.refined is None:
+            return list(self.options)
+        return [*(replace(option, superseded=option.name != BASE) for option in self.options), self.refined]
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,12 +142,10 @@ class Method:
         if self.validation is None:
             return closed
         options = shrunk(base, closed.directions, closed.fit) if self.shrink else [(AS_FITTED, closed.tableau)]
-        candidates = [self._judge(name, tableau) for name, tableau in [(BASE, base), *options]]
-        start = min(candidates, key=lambda candidate: candidate.error)
-        attempt = _Attempt.begin(closed, "", start)
+        attempt = _Attempt(closed, "", [self._judge(name, tableau) for name, tableau in [(BASE, base), *options]])
         if not self._wait([attempt]):
             attempt = self._pursued(attempt, times=False)
-        return self._settled(attempt.outcome, candidates if attempt.best is start else [*candidates, attempt.best])
+        return self._settled(attempt.outcome, attempt.candidates)
 
     def search(self, base: Tableau | None, solvers: Sequence[Solver], nfe: int, grids: Sequence[Grid]) -> Outcome:
         """From the best of many solvers, grids and first outputs by their closed form, to which everything belongs that follows.
@@ -149,35 +160,33 @@ class Method:
             base = min((trial for trial in trials if trial.samples == most), key=lambda trial: trial.base_error).base
         elif not trials:  # no budget to try anything else
             return self.improve(base)
-        candidates = [self._judge(BASE, base)]
+        bases = self._judge(BASE, base)
         attempts = []
         for closed, trial in self._finalists(base, trials):
             options = shrunk(trial.base, closed.directions, closed.fit) if self.shrink else [(AS_FITTED, closed.tableau)]
             options.append(("undistilled", trial.base))
             made = [self._judge(f"{name}, {trial.name}", tableau) for name, tableau in options]
-            candidates += made
-            attempts.append(_Attempt.begin(closed, trial.name, min(made, key=lambda candidate: candidate.error)))
+            attempts.append(_Attempt(closed, trial.name, made))
         times = self.spending.times
         if len(attempts) > 1 and not self._wait(attempts):
             # A few steps show which start is worth the rest of the budget.
             attempts = [self._pursued(attempt, times=times, share=_SHARE, iterations=_STEPS) for attempt in attempts]
-        attempts.sort(key=lambda attempt: attempt.best.error)
+        attempts.sort(key=lambda attempt: attempt.score)
         if not self._wait(attempts):
             # What the first leaves of the budget is the second's.
             attempts = [self._pursued(attempt, times=times) for attempt in attempts]
-        candidates += [attempt.best for attempt in attempts if attempt.best is not attempt.start]
-        return self._settled(min(attempts, key=lambda attempt: attempt.best.error).outcome, candidates)
+        candidates = [bases, *(candidate for attempt in attempts for candidate in attempt.candidates)]
+        return self._settled(min(attempts, key=lambda attempt: attempt.score).outcome, candidates)
 
     def once_more(self, before: Outcome) -> Outcome:
         """What was found with other data, improved on these."""
         closed = replace(self._closed_form(before.start), base=before.base, trials=before.trials)
         made = [(before.chosen, before.tableau), (f"{AS_FITTED}, made again", closed.tableau)]
-        candidates = [self._judge(name, tableau) for name, tableau in [(BASE, before.base), *made]]
-        start = min(candidates[1:], key=lambda candidate: candidate.error)
-        attempt = _Attempt.begin(replace(closed, refined=before.refined), "", start)
+        bases, *options = (self._judge(name, tableau) for name, tableau in [(BASE, before.base), *made])
+        attempt = _Attempt(replace(closed, refined=before.refined), "", options)
         if not self._wait([attempt]):
             attempt = self._pursued(attempt, times=self.spending.times and bool(before.trials))
-        return self._settled(attempt.outcome, candidates if attempt.best is start else [*candidates, attempt.best])
+        return self._settled(attempt.outcome, [bases, *attempt.candidates])
 
     def _finalists(self, base: Tableau, trials: Sequence[Trial]) -> list[tuple[Outcome, Trial]]:
         """Of the best trials those to start from, each on another grid, by their closed form on all samples: what came first among many on
@@ -248,10 +257,10 @@ class Method:
             )
         self.ledger.saved += refined.saved
         label = ", ".join(filter(None, ("end to end", "with times" if times else "", attempt.name)))
-        best = self._judge(label, refined.tableau) if refined.iterations else attempt.best
+        found = self._judge(label, refined.tableau) if refined.better else attempt.refined
         before = attempt.outcome.refined
         refined = refined if before is None else before.followed_by(refined)
-        return replace(attempt, best=best, outcome=replace(attempt.outcome, refined=refined))
+        return replace(attempt, refined=found, outcome=replace(attempt.outcome, refined=refined))
 
     def _closed_form(self, base: Tableau) -> Outcome:
         along = make_directions(self.directions, base)
@@ -287,7 +296,7 @@ class Method:
         if self.shrink:
             picked, candidates = self._chosen(candidates)
         else:
-            picked = min(candidates[1:], key=lambda candidate: candidate.error)
+            picked = min((c for c in candidates[1:] if not c.superseded), key=lambda candidate: candidate.error)
         return replace(outcome, tableau=picked.tableau, chosen=picked.name, candidates=tuple(candidates))
 
     def _chosen(self, candidates: Sequence[Candidate]) -> tuple[Candidate, Sequence[Candidate]]:
