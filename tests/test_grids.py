@@ -289,6 +289,18 @@ def test_points_are_the_schedules() -> None:
     assert Point(1000, 0.0, 1.0).rho == math.inf
 
 
+@pytest.mark.parametrize("schedule", [EDM(), ContinuousVP(), Flow(t_min=0.1)], ids=str)
+def test_the_ends_of_a_schedule_in_float32_are_its_ends(schedule: NoiseSchedule) -> None:
+    """Times often come from a float32 tensor, half of whose roundings lie outside."""
+    times = [schedule.t_max, (schedule.t_max + schedule.t_min) / 3, schedule.t_min, schedule.t_clean]
+    rounded = np.float32(times).astype(float).tolist()
+    found = make_grid(rounded, schedule).times(schedule, 3)
+    assert found[[0, 2, 3]].tolist() == [times[0], times[2], times[3]]
+    assert found[1] == rounded[1]
+    with pytest.raises(ValueError, match="leaves the schedule|below its lowest"):
+        make_grid([*times[:2], schedule.t_min * (1 - 1e-5), schedule.t_clean], schedule).times(schedule, 3)
+
+
 def test_a_grid_is_made_from_a_name_times_a_grid_or_nothing() -> None:
     assert make_grid("karras", VP_LINEAR) == Karras()
     assert make_grid([999, 500, -1], VP_LINEAR) == Explicit((999.0, 500.0, -1.0))

@@ -99,6 +99,23 @@ def test_the_floor_is_how_far_a_rounded_run_ends_from_one_that_is_not(kind: torc
     assert rounding_floor(exact, tableau, noise[:4], {}) < 1e-10
 
 
+@pytest.mark.parametrize("kind", [None, torch.bfloat16])
+def test_a_result_says_how_much_of_its_teachers_error_is_rounding(kind: torch.dtype | None) -> None:
+    schedule = Flow()
+    net = Mixture(schedule, "flow", wide_mixture().means[:2], (0.6, 0.4))
+    network = dode.Denoiser(net if kind is None else Rounded(net, kind), schedule, "flow", shape=(WIDE,))
+    result = dode.distill(network, "ddim", 4, effort="fast", teacher_nfe=128, held_out=32)
+    reference = result.reference
+    assert reference is not None
+    if kind is None:
+        assert reference.rounding < 1e-9
+        assert "rounding" not in str(result)
+    else:
+        # Teacher and reference each carry it.
+        assert reference.teacher / 6 < reference.rounding < 3 * reference.teacher
+        assert f"about {reference.rounding:.1e} of it by rounding in the network" in " ".join(str(result).split())
+
+
 # Derivatives.
 
 

@@ -501,7 +501,13 @@ def make_grid(grid: GridLike | None, schedule: NoiseSchedule) -> Grid:
         if grid not in FAMILIES:
             raise unknown_name("grid", grid, FAMILIES)
         return FAMILIES[grid]()
-    return Explicit(tuple(float(t) + 0.0 for t in grid))  # no negative zero
+    return Explicit(tuple(_exact(float(t), schedule) for t in grid))
+
+
+def _exact(time: float, schedule: NoiseSchedule) -> float:
+    """A time, or the schedule's own one of which it is the float32 rounding; no negative zero."""
+    ends = (schedule.t_max, schedule.t_min, schedule.t_clean)
+    return next((end for end in ends if np.float32(end) == np.float32(time)), time) + 0.0
 
 
 def checked_times(times: Array, schedule: NoiseSchedule, what: str = "the grid") -> Array:

@@ -17,6 +17,7 @@ from dode.distillation.execution import Made
 from dode.distillation.method import AS_FITTED, Outcome
 from dode.distillation.plan import Plan
 from dode.distillation.result import Distilled, Errors, Reference, with_statistics
+from dode.distillation.rounding import rounding_floor
 from dode.distillation.teaching import SHARE
 from dode.fine import PAIR, FineRun, agreed, other_than, undistilled_errors
 from dode.metrics import mean_square, mean_square_distance
@@ -25,8 +26,8 @@ from dode.teacher import Teacher
 
 # The reference: so many times as fine as the teacher; by itself, where the teacher is on the student's grid, from so many evaluations on.
 _FINER, _LEAST, _MOST = 2, 32, 256
-# Noises on which teacher and reference are compared.
-_CHECKS = 8
+# Noises on which teacher and reference are compared, and those on which the teacher's rounding is measured.
+_CHECKS, _ROUNDED = 8, 4
 # Held-out noise is drawn up to this many times as often where chance leaves it open which one is better.
 _MORE = 4
 
@@ -108,7 +109,9 @@ def _reference(plan: Plan, made: Made) -> _Judge:
     teachers = float(mean_square_distance(end, few.end).mean())
     # A finer run of another solver is nearer to the truth than the teacher, whose distance from it then bounds both errors.
     error = teachers if math.isnan(own) else own
-    reference = Reference(str(run), tableau.nfe, error, teachers, made.teaching.tutor.nfe, len(few))
+    own_tableau = made.teaching.tutor.teacher.tableau
+    rounding = rounding_floor(plan.denoiser, own_tableau, noise[:_ROUNDED], few.part(slice(0, _ROUNDED)).cond)
+    reference = Reference(str(run), tableau.nfe, error, teachers, rounding, own_tableau.nfe, len(few))
     return _Judge(Tutor(Teacher(tableau, ()), str(run), dense=True, cache=plan.cache), reference)
 
 

@@ -19,6 +19,7 @@ from dode.distillation.end_to_end import Refined, refine
 from dode.distillation.greedy import Fit, corrected, fit, no_fit
 from dode.distillation.ledger import Ledger
 from dode.distillation.search import Search, Trial, count_trials
+from dode.fingerprint import hash_network
 from dode.grids import Grid
 from dode.solvers import Solver
 from dode.tableau import Tableau
@@ -247,10 +248,7 @@ class Method:
         left = (self.budget - self.ledger.charged - start.nfe * len(self.validation)) * share
         if attempt.outcome.refined is not None and left < start.nfe * len(self.fit):
             return attempt
-        file = None
-        if self.cache is not None:
-            settings = (start.digest, self.fit.digest, self.validation.digest, left, times, steps)
-            file = self.cache / f"refine-{hashlib.sha256(repr(settings).encode()).hexdigest()[:32]}.json"
+        file = None if self.cache is None else self._checkpoint(self.cache, start, (left, times, steps))
         with self.ledger.count("end-to-end"):
             refined = refine(
                 self.denoiser, start, self.fit, self.validation, budget=left, times=times, iterations=steps, checkpoint=file
@@ -261,6 +259,15 @@ class Method:
         before = attempt.outcome.refined
         refined = refined if before is None else before.followed_by(refined)
         return replace(attempt, refined=found, outcome=replace(attempt.outcome, refined=refined))
+
+    def _checkpoint(self, folder: Path, start: Tableau, settings: tuple[float | bool, ...]) -> Path:
+        """Where an end-to-end fit keeps its state: a name for all that it depends on, the network too."""
+        assert self.validation is not None
+        digest = hashlib.sha256(repr((start.digest, self.fit.digest, self.validation.digest, *settings)).encode())
+        with self.ledger.count("end-to-end"):
+            hash_network(digest, self.denoiser, start.points[: start.rows], self.fit.noise, self.fit.cond)
+        self.ledger.saved -= self.ledger.last  # without a cache there is the same budget
+        return folder / f"refine-{digest.hexdigest()[:32]}.json"
 
     def _closed_form(self, base: Tableau) -> Outcome:
         along = make_directions(self.directions, base)

@@ -111,6 +111,7 @@ class Reference:
         nfe: its evaluations.
         error: the mean square distance, over an element, that its end point may be from the truth.
         teacher: the teacher's mean square distance to it, which is about the teacher's own error.
+        rounding: about what rounding in the network alone leaves in the teacher's end point: no teacher is better than that.
         teacher_nfe: the teacher's evaluations.
         samples: noises that both were measured on.
     """
@@ -119,6 +120,7 @@ class Reference:
     nfe: int
     error: float
     teacher: float
+    rounding: float
     teacher_nfe: int
     samples: int
 
@@ -240,7 +242,8 @@ def with_statistics(result: Distilled) -> Distilled:
             {"name": t.name, "error": _finite(t.candidate.error), "base_error": _finite(t.base_error), "samples": t.samples}
             for t in result.trials
         ],
-        "reference": result.reference and vars(result.reference).copy(),
+        "reference": result.reference
+        and {k: _finite(v) if isinstance(v, float) else v for k, v in vars(result.reference).items()},
         "fitting": result.fitting.to_json(),
         "held_out": result.held_out and result.held_out.to_json(),
         "seconds": round(result.seconds, 3),
@@ -287,7 +290,11 @@ def _warnings(result: Distilled) -> list[str]:
             f"so the true error lies between {low:.1e} and {high:.1e}"
         )
     elif reference is not None and reference.teacher > _LIMITS * distilled:
-        found.append(f"the teacher itself is {reference.teacher:.1e} off the reference: that is what limits the result")
+        found.append(
+            f"the teacher itself is {reference.teacher:.1e} off the reference"
+            + (", most of it by the network's rounding" if 2 * reference.rounding > reference.teacher else "")
+            + ": that is what limits the result"
+        )
     if result.refined is not None and not result.refined.iterations:
         found.append(f"the end-to-end fit made no step ({result.refined.stopped}): this is the closed form")
     return found

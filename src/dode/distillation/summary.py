@@ -14,6 +14,9 @@ from rich.text import Text
 from dode import statistics
 from dode.tableau import Tableau
 
+# Rounding is said where it is this share of the teacher's error.
+_SAID = 0.1
+
 
 def summary(tableau: Tableau) -> RenderableType:
     """What a distilled tableau remembers of its making, as a rich renderable; of a plain tableau, its numbers."""
@@ -104,6 +107,8 @@ def _verdict(shown: Mapping[str, Any], where: str, made: Mapping[str, Any]) -> s
 
 def _open(distilled: float, base: float, reference: Mapping[str, Any] | None) -> bool:
     """Whether the reference's own error leaves it open which of two errors is the smaller one."""
+    if reference is not None and reference["error"] is None:
+        return True
     doubt = 0.0 if reference is None else math.sqrt(reference["error"])
     return abs(math.sqrt(base) - math.sqrt(distilled)) <= 2 * doubt
 
@@ -161,11 +166,15 @@ def _teacher_error(made: Mapping[str, Any]) -> str:
     found = made.get("reference")
     if found is None:
         return ""
-    return f", {found['teacher']:.1e} off the reference ({found['samples']} samples)"
+    text = f", {_number(found['teacher'], 1)} off the reference ({found['samples']} samples)"
+    rounding = found.get("rounding")  # older files do not say it
+    if rounding and found["teacher"] and rounding > _SAID * found["teacher"]:
+        text += f", about {rounding:.1e} of it by rounding in the network"
+    return text
 
 
-def _number(value: float | None) -> str:
-    return "diverged" if value is None else f"{value:.3e}"
+def _number(value: float | None, digits: int = 3) -> str:
+    return "diverged" if value is None else f"{value:.{digits}e}"
 
 
 def render(renderable: RenderableType, width: int = 110) -> str:

@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dode.conditions import Condition, as_condition, cycle, hash_condition, hash_tensor, map_tensors
+from dode.conditions import Condition, as_condition, cycle, map_tensors
 from dode.denoisers import Denoiser
 from dode.distillation import make_plan, run
 from dode.distillation.effort import effort_of
 from dode.fine import PAIR, FineRun, whole_span
+from dode.fingerprint import hash_network
 from dode.grids import GridLike
 from dode.metrics import mean_square_distance
 from dode.names import unknown_name
-from dode.noise import standard_noise
 from dode.report.axes import ALL, AXES, FIRST, METHODS, Case, Fit, Place, Result
 from dode.report.reference import reference_run, reference_tableau, report_noise
 from dode.report.study_page import Study
@@ -383,15 +383,14 @@ class _Bench:
         return sum(denoiser.evaluations for denoiser in self._denoisers.values())
 
     def _fingerprint(self) -> str:
-        """A hash of what every record depends on; the network is known by what it gives for one noise."""
+        """A hash of what every record depends on, the network's weights and outputs among it."""
         digest, schedule = hashlib.sha256(), self.denoiser.schedule
         digest.update(repr((str(self.solver), str(self.grid), schedule.fingerprint, self.effort)).encode())
-        hash_condition(digest, self.cond)
-        probe = standard_noise(0, 1, tuple(self.noise.shape[1:])).to(self.denoiser.device or "cpu")
-        middle = (schedule.t_min + schedule.t_max) / 2
-        middle = round(middle) if schedule.integer_times else middle
-        output = self.denoiser.replace(guidance_scale=1.0)(probe, middle, **cycle(self.cond, 0, 1))
-        hash_tensor(digest, output)
+        cond = cycle(self.cond, 0, len(self.noise))
+        # Guidance belongs to a record.
+        reference = reference_tableau(schedule, self.reference_nfe)
+        network = self.denoiser.replace(guidance_scale=1.0)
+        hash_network(digest, network, reference.points[: reference.rows], self.noise, cond)
         return digest.hexdigest()
 
 
