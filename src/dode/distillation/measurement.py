@@ -3,13 +3,14 @@ another one."""
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
+from dode import statistics
 from dode.distillation.batch import Batch
 from dode.distillation.choice import measure
 from dode.distillation.data import UNSEEN, Tutor
@@ -19,17 +20,25 @@ from dode.distillation.plan import Plan
 from dode.distillation.result import Distilled, Errors, Reference, with_statistics
 from dode.distillation.rounding import rounding_floor
 from dode.distillation.teaching import SHARE
-from dode.fine import PAIR, FineRun, agreed, other_than, undistilled_errors
+from dode.fine import PAIR, agreed, other_than, undistilled_errors
+from dode.grids import Grid
 from dode.metrics import mean_square, mean_square_distance
 from dode.sampling import sample
+from dode.solvers import Solver
 from dode.teacher import Teacher
 
-# The reference: so many times as fine as the teacher; by itself, where the teacher is on the student's grid, from so many evaluations on.
-_FINER, _LEAST, _MOST = 2, 32, 256
+# The reference: so many times as fine as the teacher at the least, and at the most; by itself, where the teacher is on the student's grid,
+# from so many evaluations on.
+_FINER, _FINEST, _LEAST, _MOST = 2, 8, 32, 256
+# Its own error is to be below this share of the result's median error. Means would do with less: the median is what tails leave alone.
+_UNSEEN = 0.02
+# It is no better than a few times what rounding in the network leaves.
+_ROUNDINGS = 4
 # Noises on which teacher and reference are compared, and those on which the teacher's rounding is measured.
 _CHECKS, _ROUNDED = 8, 4
-# Held-out noise is drawn up to this many times as often where chance leaves it open which one is better.
-_MORE = 4
+# Held-out noise is drawn up to this many times as often where chance leaves it open which one is better, or where the interval of the mean
+# spans more than this factor: far samples are then few, and such an interval says less than it seems to.
+_MORE, _VAGUE = 4, 3.0
 
 
 def measured(plan: Plan, made: Made, began: float) -> Distilled:
@@ -92,38 +101,49 @@ def _reference(plan: Plan, made: Made) -> _Judge:
     assert made.teaching is not None
     few = made.fit.part(slice(0, _CHECKS))
     noise = few.noise.to(plan.denoiser.device)
-    own = math.nan
-    if made.teaching.run is not None:
-        run = FineRun(*other_than(made.teaching.run, plan.denoiser.schedule), _FINER * made.teaching.run.nfe)
-    else:
+    teacher, taught_by = made.teaching.tutor.teacher.tableau, made.teaching.run
+    rounding = rounding_floor(plan.denoiser, teacher, noise[:_ROUNDED], few.part(slice(0, _ROUNDED)).cond)
+    pair: Sequence[tuple[Solver, Grid]]
+    if taught_by is None:
+        pair, least, most = PAIR, _LEAST, max(_MOST, 4 * plan.nfe)
         undistilled = undistilled_errors(plan.denoiser, plan.nfe, plan.span, noise, few.cond)
+    else:
+        pair = (other_than(taught_by, plan.denoiser.schedule), (taught_by.solver, taught_by.grid))
+        least = _FINER * taught_by.nfe
+        most = max(least, min(_MOST, _FINEST * taught_by.nfe))
 
-        def tolerance(end: Tensor) -> float:
-            return SHARE**2 * undistilled(end)
+    def tolerance(end: Tensor) -> float:
+        enough = SHARE**2 * undistilled(end) if taught_by is None else _UNSEEN * _median(made)
+        return max(enough, _ROUNDINGS * rounding)
 
-        most = max(_MOST, 4 * plan.nfe)
-        found = agreed(plan.denoiser, noise, few.cond, PAIR, tolerance, span=plan.span, least=_LEAST, most=most)
-        run, own = found.run, found.error
-    tableau = run.tableau(plan.denoiser.schedule, plan.span)
+    found = agreed(
+        plan.denoiser, noise, few.cond, pair, tolerance, span=plan.span, least=least, most=most, either=taught_by is None
+    )
+    tableau = found.run.tableau(plan.denoiser.schedule, plan.span)
     end = sample(plan.denoiser, tableau, noise, **few.cond)
     teachers = float(mean_square_distance(end, few.end).mean())
-    # A finer run of another solver is nearer to the truth than the teacher, whose distance from it then bounds both errors.
-    error = teachers if math.isnan(own) else own
-    own_tableau = made.teaching.tutor.teacher.tableau
-    rounding = rounding_floor(plan.denoiser, own_tableau, noise[:_ROUNDED], few.part(slice(0, _ROUNDED)).cond)
-    reference = Reference(str(run), tableau.nfe, error, teachers, rounding, own_tableau.nfe, len(few))
-    return _Judge(Tutor(Teacher(tableau, ()), str(run), dense=True, cache=plan.cache), reference)
+    reference = Reference(str(found.run), tableau.nfe, found.error, teachers, rounding, teacher.nfe, len(few))
+    return _Judge(Tutor(Teacher(tableau, ()), str(found.run), dense=True, cache=plan.cache), reference)
+
+
+def _median(made: Made) -> float:
+    """The result's median distance to the teacher's end points; of its closed form's where nothing was chosen."""
+    outcome = made.outcome
+    chosen = next((c for c in outcome.candidates if c.name == outcome.chosen), None)
+    return float(np.median(outcome.fit.errors[-1])) if chosen is None else chosen.median
 
 
 def _unseen(plan: Plan, made: Made, judge: _Judge) -> Errors:
-    """On held-out noise; on more of it where it is not clear whether the result is better."""
+    """On held-out noise; on more of it where it is not clear whether the result is better, or how good it is."""
     have, found = 0, None
     while True:
         batch = judge.tutor.batch(plan.denoiser, *made.noises.of(UNSEEN, have, have + plan.held_out))
         errors = _errors(plan, made.outcome, batch)
         found = errors if found is None else found.followed_by(errors)
         have += plan.held_out
-        if made.outcome.tableau is made.outcome.base or found.clear or have >= _MORE * plan.held_out:
+        mean = statistics.mean(found.distilled[-1])
+        settled = found.clear and not mean.high > _VAGUE * mean.low
+        if made.outcome.tableau is made.outcome.base or settled or have >= _MORE * plan.held_out:
             return found
 
 
