@@ -16,7 +16,7 @@ import dode
 from dode.conditions import cycle
 from dode.grids import Point, Uniform
 from dode.metrics import mean_square_distance
-from dode.report.reference import REFERENCE, report_noise
+from dode.report.reference import report_noise
 from dode.teacher import Teacher, dense_teacher, teacher_states
 
 # Parts of a step of the finer run.
@@ -31,7 +31,7 @@ def main() -> None:
     denoiser, cond = network(args.network)
     noise = report_noise(denoiser, args.samples, SEED)
     own = cycle(cond, 0, args.samples)
-    schedule, solver = denoiser.schedule, dode.solver(REFERENCE)
+    schedule, solver = denoiser.schedule, dode.solver("dpm-solver++", order=3)
 
     lines = [
         f"# Between the times of a teacher, on `{args.network}`",

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from dode import statistics
 from dode.distillation.batch import Batch
 from dode.distillation.choice import measure
 from dode.distillation.data import UNSEEN, Tutor
@@ -36,9 +35,8 @@ _UNSEEN = 0.02
 _ROUNDINGS = 4
 # Noises on which teacher and reference are compared, and those on which the teacher's rounding is measured.
 _CHECKS, _ROUNDED = 8, 4
-# Held-out noise is drawn up to this many times as often where chance leaves it open which one is better, or where the interval of the mean
-# spans more than this factor: far samples are then few, and such an interval says less than it seems to.
-_MORE, _VAGUE = 4, 3.0
+# Held-out noise is drawn up to this many times as often where chance leaves it open which one is better.
+_MORE = 4
 
 
 def measured(plan: Plan, made: Made, began: float) -> Distilled:
@@ -134,16 +132,14 @@ def _median(made: Made) -> float:
 
 
 def _unseen(plan: Plan, made: Made, judge: _Judge) -> Errors:
-    """On held-out noise; on more of it where it is not clear whether the result is better, or how good it is."""
+    """On held-out noise; on more of it where it is not clear whether the result is better."""
     have, found = 0, None
     while True:
         batch = judge.tutor.batch(plan.denoiser, *made.noises.of(UNSEEN, have, have + plan.held_out))
         errors = _errors(plan, made.outcome, batch)
         found = errors if found is None else found.followed_by(errors)
         have += plan.held_out
-        mean = statistics.mean(found.distilled[-1])
-        settled = found.clear and not mean.high > _VAGUE * mean.low
-        if made.outcome.tableau is made.outcome.base or settled or have >= _MORE * plan.held_out:
+        if made.outcome.tableau is made.outcome.base or found.clear or have >= _MORE * plan.held_out:
             return found
 
 
