@@ -12,12 +12,12 @@ from itertools import pairwise
 
 from common import SEED, network, options, publish
 
-import dode
 from dode.conditions import cycle
-from dode.grids import Point, Uniform
+from dode.fine import PAIR, FineRun, whole_span
+from dode.grids import Point
 from dode.metrics import mean_square_distance
 from dode.report.reference import report_noise
-from dode.teacher import Teacher, dense_teacher, teacher_states
+from dode.teacher import Teacher, teacher_states
 
 # Parts of a step of the finer run.
 PARTS = 8
@@ -31,22 +31,22 @@ def main() -> None:
     denoiser, cond = network(args.network)
     noise = report_noise(denoiser, args.samples, SEED)
     own = cycle(cond, 0, args.samples)
-    schedule, solver = denoiser.schedule, dode.solver("dpm-solver++", order=3)
+    schedule, (solver, grid) = denoiser.schedule, PAIR[0]
 
     lines = [
         f"# Between the times of a teacher, on `{args.network}`",
         "",
-        f"`python benchmarks/dense_teacher.py {args.network} --out docs/benchmarks`; largest mean square distance of {solver}'s states "
-        f"to those of a run with {PARTS} times as many steps, {args.samples} samples.",
+        f"`python benchmarks/dense_teacher.py {args.network} --out docs/benchmarks`; largest mean square distance of the states of "
+        f"{solver} on the {grid} grid to those of a run with {PARTS} times as many steps, {args.samples} samples.",
         "",
         "| teacher NFE | at its own times | half-way between | at the end |",
         "|---|---|---|---|",
     ]
     for nfe in args.nfe:
-        coarse = dense_teacher(solver, schedule, nfe)
+        coarse = Teacher(FineRun(solver, grid, nfe).tableau(schedule, whole_span(schedule)), ())
         times = [float(t) for t in coarse.tableau.times]
-        grid = Uniform().refine(schedule, times, [PARTS] * (len(times) - 1))
-        fine = Teacher(solver.tableau(schedule, grid=grid), ())
+        parts = grid.refine(schedule, times, [PARTS] * (len(times) - 1))
+        fine = Teacher(solver.tableau(schedule, grid=parts), ())
         found, exact = (
             teacher_states(denoiser, teacher, noise, own, dense=True, cache=args.work / args.network)
             for teacher in (coarse, fine)

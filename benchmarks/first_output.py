@@ -19,8 +19,9 @@ import dode
 from dode.distillation.choice import end_errors
 from dode.distillation.data import CHOICE, FIT, UNSEEN, Noises, Tutor
 from dode.distillation.search import ALL_GRIDS, Search, Trial
+from dode.fine import PAIR, FineRun, whole_span
 from dode.tableau import FIRST
-from dode.teacher import dense_teacher
+from dode.teacher import Teacher
 
 SOLVER, TEACHER_NFE = "deis", 64
 FITTED, VALIDATED, HELD_OUT = 100, 60, 120
@@ -53,7 +54,9 @@ def table(name: str, guidance: float, budgets: list[int], cache: Path) -> list[s
     if guidance != 1:
         denoiser = denoiser.replace(guidance_scale=guidance)
     noises = Noises(denoiser, SEED, None, {FIT: FITTED, CHOICE: VALIDATED, UNSEEN: HELD_OUT}, cond)
-    tutor = Tutor(dense_teacher(dode.solver(SOLVER), denoiser.schedule, TEACHER_NFE), SOLVER, True, cache)
+    fine = FineRun(*PAIR[0], TEACHER_NFE)
+    teacher = Teacher(fine.tableau(denoiser.schedule, whole_span(denoiser.schedule)), ())
+    tutor = Tutor(teacher, str(fine), True, cache)
     fit, validation, unseen = (tutor.batch(denoiser, *noises.of(which)) for which in (FIT, CHOICE, UNSEEN))
     lines = []
     for nfe in budgets:

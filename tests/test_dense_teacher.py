@@ -20,7 +20,7 @@ from dode.grids import Point
 from dode.noise import standard_noise
 from dode.schedules import EDM, VP, ContinuousVP, Flow, NoiseSchedule
 from dode.solvers import REGISTRY
-from dode.teacher import States, Teacher, dense_teacher, make_teacher, teacher_states
+from dode.teacher import States, Teacher, make_teacher, teacher_states
 
 # Rounding of float64 over some hundred steps.
 ROUNDING = 1e-10
@@ -123,7 +123,7 @@ def test_of_single_point_data_the_error_is_below_the_bound_of_a_cubic() -> None:
     schedule = Flow()
     D, eps = standard_noise(1, 2, (3, 4), dtype=torch.float64)
     denoiser = dode.Denoiser(lambda x, t: D.expand_as(x), schedule, "sample", shape=(4,))
-    states = teacher_states(denoiser, dense_teacher(dode.solver("ddim"), schedule, 20), eps, {}, dense=True)
+    states = teacher_states(denoiser, Teacher(dode.solver("ddim").tableau(schedule, 20), ()), eps, {}, dense=True)
     for first, last in pairwise(states.points[:-1]):
         bound = (polar(first)[0] - polar(last)[0]) ** 4 / 384 * (D.abs() + eps.abs())
         for share in (0.2, 0.5, 0.9):
@@ -141,7 +141,7 @@ def test_a_dense_run_keeps_every_distinct_time_with_the_slope_of_the_ode(schedul
     """Heun's second state at a time is the one that counts, and DPM-Solver's inner stages are states as well."""
     denoiser = mixture_denoiser(schedule, "sample")
     noise = double_noise(5)
-    teacher = dense_teacher(dode.solver(name), schedule, 21)
+    teacher = Teacher(dode.solver(name).tableau(schedule, 21), ())
     states = teacher_states(denoiser, teacher, noise, {}, dense=True)
     tableau = teacher.tableau
     assert [point.t for point in states.points] == sorted(set(tableau.times), reverse=True)
@@ -162,7 +162,7 @@ def test_a_dense_run_keeps_every_distinct_time_with_the_slope_of_the_ode(schedul
 def test_a_dense_run_ends_where_sampling_does(name: str) -> None:
     denoiser = mixture_denoiser(SCHEDULES[0])
     noise = double_noise(3)
-    teacher = dense_teacher(dode.solver(name), SCHEDULES[0], 21)
+    teacher = Teacher(dode.solver(name).tableau(SCHEDULES[0], 21), ())
     states = teacher_states(denoiser, teacher, noise, {}, dense=True)
     torch.testing.assert_close(states.values[-1], dode.sample(denoiser, teacher.tableau, noise), rtol=0, atol=ROUNDING)
 
@@ -194,7 +194,7 @@ def test_students_on_other_grids_find_their_targets_in_one_run() -> None:
     denoiser = mixture_denoiser(schedule)
     noise = double_noise(4)
     solver = dode.solver("dpm-solver++", order=3)
-    dense = teacher_states(denoiser, dense_teacher(solver, schedule, 400), noise, {}, dense=True)
+    dense = teacher_states(denoiser, Teacher(solver.tableau(schedule, 400), ()), noise, {}, dense=True)
     for grid in ("uniform", "quadratic", "log-snr", "trailing"):
         student = dode.solver("ddim").tableau(schedule, 6, grid)
         own = make_teacher(solver, solver.path(schedule, 6, grid), student, scale=60)
@@ -218,7 +218,7 @@ def test_a_part_of_the_samples_has_their_states() -> None:
 def test_a_dense_run_is_kept_and_read_again(tmp_path: Path) -> None:
     denoiser = mixture_denoiser(SCHEDULES[0], batch_size=3)
     noise = double_noise(7)
-    teacher = dense_teacher(dode.solver("edm"), SCHEDULES[0], 11)
+    teacher = Teacher(dode.solver("edm").tableau(SCHEDULES[0], 11), ())
     plain = teacher_states(denoiser, teacher, noise, {}, dense=True)
     first = teacher_states(denoiser, teacher, noise, {}, dense=True, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
@@ -260,6 +260,6 @@ def test_a_dense_run_that_diverges_says_where() -> None:
         return x * (math.inf if float(t[0]) < 500 else 1.0)
 
     denoiser = dode.Denoiser(net, SCHEDULES[0], shape=(4,))
-    teacher = dense_teacher(dode.solver("ddim"), SCHEDULES[0], 10)
+    teacher = Teacher(dode.solver("ddim").tableau(SCHEDULES[0], 10), ())
     with pytest.raises(FloatingPointError, match=r"the teacher's state at t = 399 \(step 6 of 10\) is not finite"):
         teacher_states(denoiser, teacher, standard_noise(0, 2, (4,)), {}, dense=True)

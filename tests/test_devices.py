@@ -26,7 +26,7 @@ from dode.distillation.greedy import fit
 from dode.host import Rows, parts, samples_at_once, to_host
 from dode.noise import standard_noise
 from dode.schedules import VP
-from dode.teacher import dense_teacher, teacher_states
+from dode.teacher import Teacher, teacher_states
 
 SCHEDULE = VP.linear()
 
@@ -177,7 +177,7 @@ def test_teacher_states_are_on_the_host(tmp_path: Path) -> None:
         for cache in (None, tmp_path, tmp_path):
             states = teacher_states(
                 denoiser,
-                dense_teacher(dode.solver("ddim"), SCHEDULE, 6),
+                Teacher(dode.solver("ddim").tableau(SCHEDULE, 6), ()),
                 standard_noise(0, 40, (6,)),
                 {},
                 dense=True,
@@ -191,12 +191,14 @@ def test_parts_of_any_size_give_the_same() -> None:
     denoiser = mixture_denoiser(SCHEDULE, "v")
     tableau = dode.solver("deis").tableau(SCHEDULE, 5)
     noise = double_noise(11)
-    batch = Batch(noise, {}, teacher_states(denoiser, dense_teacher(dode.solver("deis"), SCHEDULE, 40), noise, {}, dense=True))
+    batch = Batch(
+        noise, {}, teacher_states(denoiser, Teacher(dode.solver("deis").tableau(SCHEDULE, 40), ()), noise, {}, dense=True)
+    )
     directions = make_directions("multistep", tableau)
 
     def everything() -> list[Any]:
         found = fit(denoiser, tableau, directions, batch, [1e-4])
-        again = teacher_states(denoiser, dense_teacher(dode.solver("deis"), SCHEDULE, 40), noise, {}, dense=True)
+        again = teacher_states(denoiser, Teacher(dode.solver("deis").tableau(SCHEDULE, 40), ()), noise, {}, dense=True)
         return [
             found.coefficients,
             found.standard_errors,

@@ -23,7 +23,7 @@ from dode.distillation.student import Student
 from dode.grids import Point
 from dode.noise import FITTING, REPORT, VALIDATION, standard_noise
 from dode.schedules import VP, Flow
-from dode.teacher import dense_teacher, teacher_states
+from dode.teacher import Teacher, teacher_states
 
 SCHEDULE = VP.linear()
 HALF = [torch.float16, torch.bfloat16]
@@ -203,7 +203,7 @@ def small_denoiser(kind: torch.dtype | None) -> dode.Denoiser:
 def fitted(kind: torch.dtype | None, seed: int, differences: Differences | None, times: bool) -> tuple[float, float]:
     """The error of the fit from the closed form on noise that nothing saw, on the network itself, and the evaluations."""
     network = small_denoiser(kind)
-    teacher = dense_teacher(dode.solver("deis"), SCHEDULE, 48)
+    teacher = Teacher(dode.solver("deis").tableau(SCHEDULE, 48), ())
 
     def made(samples: int, stream: int) -> Batch:
         noise = standard_noise(seed, samples, (4,), stream=stream)

@@ -25,7 +25,6 @@ from dode.fingerprint import hash_network
 from dode.grids import Point
 from dode.host import Rows, bytes_of, samples_at_once
 from dode.sampling import Run, start
-from dode.schedules import NoiseSchedule
 from dode.solvers import Path, Solver
 from dode.tableau import Tableau
 
@@ -39,11 +38,6 @@ class Teacher:
 
     tableau: Tableau
     rows: tuple[int, ...]
-
-
-def dense_teacher(solver: Solver, schedule: NoiseSchedule, nfe: int) -> Teacher:
-    """A teacher whose states are wanted at any time: one run of a solver for students on all grids."""
-    return Teacher(solver.tableau(schedule, nfe), ())
 
 
 def make_teacher(solver: Solver, path: Path, student: Tableau, *, scale: int = 10, nfe: int | None = None) -> Teacher:
