@@ -30,7 +30,7 @@ from dode.teacher import Teacher
 # from so many evaluations on.
 _FINER, _FINEST, _LEAST, _MOST = 2, 8, 32, 256
 # Its own error is to be below this share of the result's median error. Means would do with less: the median is what tails leave alone.
-_UNSEEN = 0.02
+_SHARE_OF_MEDIAN = 0.02
 # It is no better than a few times what rounding in the network leaves.
 _ROUNDINGS = 4
 # Noises on which teacher and reference are compared, and those on which the teacher's rounding is measured.
@@ -111,7 +111,7 @@ def _reference(plan: Plan, made: Made) -> _Judge:
         most = max(least, min(_MOST, _FINEST * taught_by.nfe))
 
     def tolerance(end: Tensor) -> float:
-        enough = SHARE**2 * undistilled(end) if taught_by is None else _UNSEEN * _median(made)
+        enough = SHARE**2 * undistilled(end) if taught_by is None else _SHARE_OF_MEDIAN * _median(made)
         return max(enough, _ROUNDINGS * rounding)
 
     found = agreed(
