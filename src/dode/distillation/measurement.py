@@ -108,7 +108,8 @@ def _reference(plan: Plan, made: Made) -> _Judge:
     else:
         pair = (other_than(taught_by, plan.denoiser.schedule), (taught_by.solver, taught_by.grid))
         least = _FINER * taught_by.nfe
-        most = max(least, min(_MOST, _FINEST * taught_by.nfe))
+        # Where nothing is measured against it, it only says how good the teacher is.
+        most = max(least, min(_MOST, _FINEST * taught_by.nfe)) if plan.held_out else least
 
     def tolerance(end: Tensor) -> float:
         enough = SHARE**2 * undistilled(end) if taught_by is None else _SHARE_OF_MEDIAN * _median(made)

@@ -25,8 +25,8 @@ from dode.solvers import Solver
 from dode.tableau import Tableau
 
 AS_FITTED, BASE = "the fit as it is", "the base"
-# A search takes this share of the budget at the most, and tries nothing with fewer samples than these; with several solvers all but the
-# best are tried with so many.
+# A search takes this share of the budget at the most, leaves what judging the result takes, and tries nothing with fewer samples than
+# these; with several solvers all but the best are tried with so many.
 _SEARCH_SHARE, _FEWEST = 0.35, 4
 # Of what a search found, how the several starts of an end-to-end fit are compared: after so many steps, within this share of the budget.
 _STEPS, _SHARE = 2, 0.25
@@ -208,18 +208,29 @@ class Method:
 
     def _affordable_finalists(self, nfe: int) -> int:
         """How many of what was tried can be fitted and judged again, such that the starts' candidates can be judged too."""
+        starts = self.spending.starts
+        more = self._left_for_search(nfe, judged=1) // self._finalist_cost(nfe)
+        return starts + max(0, min(self.spending.finalists - starts, more))
+
+    def _left_for_search(self, nfe: int, *, judged: int = 0) -> int:
+        """What of the budget is free once the starts have been fitted and everything that may come of them, and the base, has been judged;
+        `judged` of that has been already."""
         assert self.validation is not None
-        options = self.spending.starts * (len(FACTORS) + DROPPED_ROWS + 1)
-        left = self.budget - self.ledger.charged - options * nfe * len(self.validation)
-        affordable = left // (nfe * (len(self.fit) + len(self.validation)))
-        return max(self.spending.starts, min(self.spending.finalists, affordable))
+        starts, options = self.spending.starts, len(FACTORS) + DROPPED_ROWS + 1
+        due = starts * self._finalist_cost(nfe) + (1 - judged + starts * options) * nfe * len(self.validation)
+        return self.budget - self.ledger.charged - due
+
+    def _finalist_cost(self, nfe: int) -> int:
+        """Evaluations that fit and judge a finalist."""
+        assert self.validation is not None
+        return nfe * (len(self.fit) + len(self.validation))
 
     def _tried(self, solvers: Sequence[Solver], nfe: int, grids: Sequence[Grid], *, with_base: bool) -> list[Trial]:
         """The trials of a search, the best one first; none where the budget allows none."""
         validation, firsts = self.validation, self.spending.firsts
         assert validation is not None
         trials = count_trials(self.denoiser.schedule, solvers, nfe, grids, firsts)
-        affordable = int(_SEARCH_SHARE * self.budget / (2 * nfe * max(trials, 1)))
+        affordable = int(min(_SEARCH_SHARE * self.budget, self._left_for_search(nfe)) / (2 * nfe * max(trials, 1)))
         if affordable < _FEWEST and not with_base:
             return []
         several = len(solvers) > 1
