@@ -31,6 +31,7 @@ MIXTURES: dict[str, tuple[NoiseSchedule, str]] = {
     "mixture-edm": (dode.schedules.EDM(), "sample"),
     "mixture-flow-3": (dode.schedules.Flow(shift=3.0), "flow"),
 }
+EVERY_NETWORK = tuple(dict.fromkeys((*NETWORKS, *MIXTURES)))
 SEED = 0
 HELD_OUT = 256
 REFERENCE_NFE = 200

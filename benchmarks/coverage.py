@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import MIXTURES, NETWORKS, Store, network, options, publish
+from common import EVERY_NETWORK, Store, network, options, publish
 
 import dode
 from dode import statistics
@@ -27,7 +27,7 @@ FIGURES = {"mean": "mean error", "median": "median error", "high": "95 % quantil
 
 
 def main() -> None:
-    parser = options(__doc__, dict.fromkeys((*NETWORKS, *MIXTURES)))
+    parser = options(__doc__, EVERY_NETWORK)
     parser.add_argument("--effort", default="fast", choices=("fast", "balanced", "thorough"))
     parser.add_argument("--nfe", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=40)

@@ -22,7 +22,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import HELD_OUT, MIXTURES, NETWORKS, REFERENCE_NFE, SEED, Store, held_out, mean_and_error, network, options, publish
+from common import (
+    EVERY_NETWORK,
+    HELD_OUT,
+    MIXTURES,
+    REFERENCE_NFE,
+    SEED,
+    Store,
+    held_out,
+    mean_and_error,
+    network,
+    options,
+    publish,
+)
 from rich.console import Console
 
 import dode
@@ -52,7 +64,7 @@ console = Console(width=140)
 
 
 def main() -> None:
-    parser = options(__doc__, dict.fromkeys((*NETWORKS, *MIXTURES)))
+    parser = options(__doc__, EVERY_NETWORK)
     parser.add_argument("--nfe", type=int, nargs="+", default=BUDGETS)
     parser.add_argument("--solver", default=SOLVER, help="that the efforts improve")
     args = parser.parse_args()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from common import MIXTURES, NETWORKS, Store, network, options, publish
+from common import EVERY_NETWORK, Store, network, options, publish
 
 import dode
 from dode.distillation.choice import end_errors
@@ -32,7 +32,7 @@ SOLVERS: dict[str, Solver] = {
 
 
 def main() -> None:
-    parser = options(__doc__, dict.fromkeys((*NETWORKS, *MIXTURES)))
+    parser = options(__doc__, EVERY_NETWORK)
     parser.add_argument("--nfe", type=int, nargs="+", default=BUDGETS)
     parser.add_argument("--noises", type=int, default=32)
     args = parser.parse_args()

@@ -163,7 +163,7 @@ def test_what_is_on_the_device_does_not_grow_with_the_samples(effort: str, cache
         with FakeDevice() as device, limits(8 * size, 200 * size):
             denoiser = small(shape, device)
             cache = tmp_path / str(samples) if cached else None
-            sets = {"samples": samples, "validation": samples, "held_out": samples // 4, "budget": 200 * samples}
+            sets = {"samples": samples, "validation": samples, "held_out": samples, "budget": 200 * samples}
             distilled(denoiser, effort, cache=cache, **sets)
             peaks.append(device.peak)
     assert max(peaks) <= min(peaks) * 1.02

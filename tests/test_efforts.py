@@ -144,6 +144,15 @@ def test_a_budget_too_small_for_a_step_gives_the_closed_form_and_says_so() -> No
     assert result.tableau.b.tolist() == closed.tableau.b.tolist()
 
 
+@pytest.mark.parametrize("effort", EFFORTS)
+def test_a_teacher_that_takes_the_whole_budget_leaves_the_search(effort: str) -> None:
+    nfe = 2 * EFFORTS[effort].evaluations(5) // (EFFORTS[effort].samples + EFFORTS[effort].validation)
+    result = dode.distill(mixture_denoiser(SCHEDULE), "deis", 5, effort=effort, teacher_nfe=nfe, held_out=0)
+    assert result.evaluations["teacher"] > EFFORTS[effort].evaluations(5)
+    assert len({trial.base.grid for trial in result.trials}) > 3
+    assert result.tableau.grid != result.base.grid
+
+
 def test_a_poor_teacher_is_warned_of() -> None:
     poor = dode.distill(mixture_denoiser(SCHEDULE), "unipc", 10, teacher="ddim", teacher_scale=1, held_out=16)
     assert any("off the reference: that is what limits the result" in text for text in poor.warnings)

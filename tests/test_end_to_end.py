@@ -755,7 +755,7 @@ def test_converged_means_converged(seed: int, monkeypatch: pytest.MonkeyPatch) -
     usual = refine(denoiser, ddim(3), fit, fit, jacobian_samples=ALL, iterations=300, patience=ALL)
     assert usual.stopped == "converged"
     monkeypatch.setattr(end_to_end, "_CONVERGED", 1e-9)
-    longer = refine(denoiser, ddim(3), fit, fit, jacobian_samples=ALL, iterations=300)
+    longer = refine(denoiser, ddim(3), fit, fit, jacobian_samples=ALL, iterations=300, patience=ALL)
     assert usual.fitting[1] < 10 * longer.fitting[1]
 
 

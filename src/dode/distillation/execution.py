@@ -142,4 +142,4 @@ def _improved(plan: Plan, method: Method) -> Outcome:
 
 def _error(outcome: Outcome) -> float:
     """Of what was chosen, on validation; nan where nothing was."""
-    return next((c.error for c in outcome.candidates if c.name == outcome.chosen), math.nan)
+    return math.nan if outcome.picked is None else outcome.picked.error

@@ -128,8 +128,7 @@ def _reference(plan: Plan, made: Made) -> _Judge:
 def _median(made: Made) -> float:
     """The result's median distance to the teacher's end points; of its closed form's where nothing was chosen."""
     outcome = made.outcome
-    chosen = next((c for c in outcome.candidates if c.name == outcome.chosen), None)
-    return float(np.median(outcome.fit.errors[-1])) if chosen is None else chosen.median
+    return float(np.median(outcome.fit.errors[-1])) if outcome.picked is None else outcome.picked.median
 
 
 def _unseen(plan: Plan, made: Made, judge: _Judge) -> Errors:

@@ -64,6 +64,11 @@ class Outcome:
     trials: tuple[Trial, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def picked(self) -> Candidate | None:
+        """The candidate that was chosen; None where nothing was judged."""
+        return next((candidate for candidate in self.candidates if candidate.name == self.chosen), None)
+
 
 @dataclass(frozen=True, eq=False)
 class _Attempt:
@@ -230,7 +235,10 @@ class Method:
         validation, firsts = self.validation, self.spending.firsts
         assert validation is not None
         trials = count_trials(self.denoiser.schedule, solvers, nfe, grids, firsts)
-        affordable = int(min(_SEARCH_SHARE * self.budget, self._left_for_search(nfe)) / (2 * nfe * max(trials, 1)))
+        cost = 2 * nfe * max(trials, 1)
+        # A teacher that the caller named may have taken all: the search, which matters most, is not given up for that.
+        left = max(self._left_for_search(nfe) // cost, _FEWEST)
+        affordable = min(int(_SEARCH_SHARE * self.budget / cost), left)
         if affordable < _FEWEST and not with_base:
             return []
         several = len(solvers) > 1
