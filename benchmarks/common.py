@@ -51,6 +51,7 @@ def publish(lines: Iterable[str], name: str, out: Path | None) -> None:
     text = "\n".join([*lines, ""])
     Console(width=140).print(text, soft_wrap=True, highlight=False)
     if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
         (out / f"{name}.md").write_text(text, encoding="utf-8")
 
 

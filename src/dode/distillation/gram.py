@@ -22,6 +22,8 @@ _CHUNK = 2**22
 # A direction whose part outside the span of those kept is shorter than this share of it is dropped: float32 states are good to
 # about 1e-6, so what is left below is rounding.
 _COLLINEAR = 1e-4
+# An eigenvalue below this share of the largest is rounding.
+_RANK = 1e-13
 # Ridge strengths that cross-validation chooses from, relative to a direction's own square norm.
 RIDGES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
@@ -79,14 +81,14 @@ def jackknife(gram: Array, solution: Solution | None = None) -> Array:
         return np.full(gram.shape[1] - 1, np.nan)
     total = gram.sum(0)
     kept, ridge = (independent(total), 0.0) if solution is None else (solution.kept, solution.ridge)
-    without = np.stack([_solve(total - g, kept, ridge) for g in gram])
+    without = _solve(total - gram, kept, ridge)
     return np.asarray(np.sqrt((n - 1) / n * ((without - without.mean(0)) ** 2).sum(0)))
 
 
 def squared_error(gram: Array, coefficients: Array) -> Array:
-    """|residual - coefficients . directions|^2 of each sample: (n,)."""
-    v = np.append(-np.asarray(coefficients, np.float64), 1.0)
-    return np.asarray(np.maximum(np.einsum("i,nij,j->n", v, gram, v), 0.0))
+    """|residual - coefficients . directions|^2 of each sample: (n,). Coefficients (..., n, p) are each sample's own."""
+    v = np.concatenate([-np.asarray(coefficients, np.float64), np.ones((*np.shape(coefficients)[:-1], 1))], axis=-1)
+    return np.asarray(np.maximum(np.einsum("...i,...ij,...j->...", v, gram, v), 0.0))
 
 
 def independent(total: Array) -> tuple[int, ...]:
@@ -105,27 +107,33 @@ def independent(total: Array) -> tuple[int, ...]:
     return tuple(kept)
 
 
-def damped(normal: Array, right: Array, strength: float) -> Array:
-    """The solution of (normal + strength diag(normal)) c = right. Scaled to a unit diagonal, so that neither rank nor strength depends on
-    the units of an unknown; 0 for one whose diagonal is 0."""
-    scale = np.sqrt(np.maximum(np.diag(normal), 0))
+def damped(normal: Array, right: Array, strength: float | Array) -> Array:
+    """The solutions (..., p) of (normal + strength diag(normal)) c = right, for normal (..., p, p), right (..., p) and strength (...).
+
+    These broadcast: all strengths share the decomposition of a matrix. Scaled to a unit diagonal, so that neither rank nor strength
+    depends on the units of an unknown; 0 for one whose diagonal is 0.
+    """
+    scale = np.sqrt(np.maximum(np.diagonal(normal, axis1=-2, axis2=-1), 0))
     inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
-    matrix = normal * np.outer(inverse, inverse) + strength * np.eye(len(normal))
-    solution, *_ = np.linalg.lstsq(matrix, right * inverse, rcond=1e-13)
-    return np.asarray(solution * inverse)
+    values, vectors = np.linalg.eigh(normal * inverse[..., :, None] * inverse[..., None, :])
+    values = values + np.asarray(strength)[..., None]
+    counts = values > _RANK * values.max(-1, keepdims=True)
+    along = np.einsum("...ij,...i->...j", vectors, right * inverse)
+    divided = np.divide(along, values, out=np.zeros(np.broadcast_shapes(along.shape, values.shape)), where=counts)
+    return np.asarray(np.einsum("...ij,...j->...i", vectors, divided) * inverse)
 
 
-def _solve(total: Array, kept: Sequence[int], ridge: float) -> Array:
+def _solve(total: Array, kept: Sequence[int], ridge: float | Array) -> Array:
+    """(..., p) for total (..., p+1, p+1) and ridge (...)."""
     index = np.array(kept, int)
-    result = np.zeros(len(total) - 1)
+    result = np.zeros((*np.broadcast_shapes(total.shape[:-2], np.shape(ridge)), total.shape[-1] - 1))
     if len(index):
-        result[index] = damped(total[np.ix_(index, index)], total[index, -1], ridge)
+        result[..., index] = damped(total[..., index[:, None], index], total[..., index, -1], ridge)
     return result
 
 
 def _cross_validated(gram: Array, kept: Sequence[int], ridges: Sequence[float], folds: int) -> float:
     """The strength with the smallest error on the samples left out."""
-    total = gram.sum(0)
-    parts = [gram[i::folds] for i in range(min(folds, len(gram)))]
-    errors = [sum(squared_error(part, _solve(total - part.sum(0), kept, ridge)).sum() for part in parts) for ridge in ridges]
-    return float(ridges[int(np.argmin(errors))])
+    parts = np.stack([gram[i::folds].sum(0) for i in range(min(folds, len(gram)))])
+    coefficients = _solve(gram.sum(0) - parts, kept, np.asarray(ridges)[:, None])
+    return float(ridges[int(np.argmin(squared_error(parts, coefficients).sum(1)))])
