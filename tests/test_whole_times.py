@@ -236,6 +236,18 @@ def test_a_tableau_of_fractional_times_is_not_run_at_rounded_ones() -> None:
     dode.sample(denoiser, dode.solver("deis").tableau(VP.squared_cosine(), 6, "trailing"), x)
 
 
+def test_times_are_whole_up_to_a_grids_arithmetic() -> None:
+    """An even grid of ten steps over ten times has one at 5.000000000000001."""
+    tableau = dode.solver("deis").tableau(VP.linear(10, 0.01, 0.6), 10)
+    assert (tableau.times != np.rint(tableau.times)).any()
+    denoiser, x = gaussian_denoiser(VP.linear(10, 0.01, 0.6), integer_times=True), torch.randn(3, 4)
+    np.testing.assert_allclose(
+        dode.sample(denoiser, tableau, x),
+        dode.sample(denoiser, dode.solver("deis").tableau(denoiser.schedule, 10), x),
+        atol=1e-5,
+    )
+
+
 def test_the_denoiser_is_not_asked_between_its_times() -> None:
     denoiser = gaussian_denoiser(FEW)
     assert denoiser(torch.zeros(1, 4), 5.0).shape == (1, 4)

@@ -33,7 +33,8 @@ FORMAT = "dode.tableau"
 VERSION = 1
 # How far the schedule's alpha and sigma may be from the stored ones: above float32 rounding, far below another schedule.
 _SAME_SCHEDULE = 1e-4
-
+# A time is whole up to this share of the largest: a grid's arithmetic gives 5.000000000000001.
+_WHOLE = 1e-12
 # Coefficients this much smaller than the largest of their row are what rounding left of zero.
 _ROUNDING = 1e-14
 
@@ -209,11 +210,12 @@ class Tableau:
         """Raise ValueError if this tableau was made for another schedule, or asks at times that the network does not take."""
         if schedule.integer_times:
             asked = self.times[self.first == "zero" : -1]
-            if (asked != np.rint(asked)).any():
+            between = np.abs(asked - np.rint(asked)) > _WHOLE * np.abs(asked).max(initial=1.0)
+            if between.any():
                 raise ValueError(
-                    f"this tableau asks the network at t = {asked[asked != np.rint(asked)][0]:g}, and it takes whole times only: make "
-                    "the tableau with the schedule of the denoiser (denoiser.schedule; strict=False, or --no-strict, runs it all the "
-                    "same, at the nearest whole times)"
+                    f"this tableau asks the network at t = {asked[between][0]:g}, and it takes whole times only: make the tableau with "
+                    "the schedule of the denoiser (denoiser.schedule; strict=False, or --no-strict, runs it all the same, at the "
+                    "nearest whole times)"
                 )
         if self.schedule == schedule.fingerprint:
             return
