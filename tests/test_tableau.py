@@ -66,7 +66,7 @@ def test_damaged_files_are_refused_in_one_line(tmp_path) -> None:
     with pytest.raises(ValueError, match="is not JSON"):
         dode.Tableau.load(path)
     path.write_text("[1, 2]")
-    with pytest.raises(ValueError, match="is not a tableau"):
+    with pytest.raises(ValueError, match="must hold a JSON object"):
         dode.Tableau.load(path)
     with pytest.raises(FileNotFoundError):
         dode.Tableau.load(tmp_path / "none.json")

@@ -201,6 +201,7 @@ def start(
         )
     if strict:
         tableau.check_schedule(denoiser.schedule)
+    tableau.warn_if_changed()
     x = noise.to(device=denoiser.device, dtype=dtype)
     if image is None:
         return x * tableau.noise_scale

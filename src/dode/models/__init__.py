@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import load_file
+from dode.reading import read_json
 
-from dode.models.classifier import FashionClassifier
-from dode.models.unet import UNet
-from dode.models.wrappers import (
-    ClassLabels,
-    ConcatChannels,
-    EDMPreconditioned,
-    MeanHalf,
-    NoiseAtZero,
-    SampleOfScore,
-    SpaceToDepth,
-    TimestepKeyword,
-)
+if TYPE_CHECKING:
+    from dode.models.classifier import FashionClassifier
+    from dode.models.unet import UNet
+    from dode.models.wrappers import (
+        ClassLabels,
+        ConcatChannels,
+        EDMPreconditioned,
+        MeanHalf,
+        NoiseAtZero,
+        SampleOfScore,
+        SpaceToDepth,
+        TimestepKeyword,
+    )
 
 __all__ = [
     "BUNDLED",
@@ -41,6 +42,14 @@ __all__ = [
 ]
 
 _HERE = Path(__file__).parent
+# Where the networks' classes are; their module is imported, and PyTorch with it, when one is asked for.
+_MODULES = {"FashionClassifier": "classifier", "UNet": "unet"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'wrappers')}"), name)
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ class BundledModel:
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, in the order of their labels."""
-        return tuple(json.loads((self.folder / "dode.json").read_text(encoding="utf-8")).get("classes", ()))
+        return tuple(read_json(self.folder / "dode.json").get("classes", ()))
 
 
 BUNDLED: Mapping[str, BundledModel] = MappingProxyType(
@@ -88,6 +97,11 @@ BUNDLED: Mapping[str, BundledModel] = MappingProxyType(
 
 def fashion_classifier() -> FashionClassifier:
     """The bundled classifier of Fashion-MNIST, in float32 and in evaluation mode; its `features` serve Frechet distances."""
+    import torch
+    from safetensors.torch import load_file
+
+    from dode.models.classifier import FashionClassifier
+
     # The first weights are random and thrown away: the caller's random state stays as it was.
     with torch.random.fork_rng(devices=[]):
         classifier = FashionClassifier()
