@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dode.foreign import printable
+
 app = typer.Typer(
     name="dode",
     help="Diffusion and flow models in far fewer steps, without training them.",
@@ -17,10 +19,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
-errors = Console(stderr=True)
+console = Console(markup=False)  # names and paths are no markup
+errors = Console(stderr=True, markup=False)
 
 _INTERRUPTED = 130
+# Characters of an error: paths and names in it may be anyone's.
+_LONGEST = 2000
 
 Model = Annotated[
     str,
@@ -438,7 +442,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    errors.print(f"error: {' '.join(message.split())}", markup=False, highlight=False, soft_wrap=True)
+    errors.print(f"error: {printable(message, _LONGEST)}", highlight=False, soft_wrap=True)
     sys.exit(2)
 
 

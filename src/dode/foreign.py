@@ -21,11 +21,11 @@ def printable(text: object, most: int = _MOST) -> str:
     return f"{kept}..." if len(whole) > most else kept
 
 
-def plain(text: object, most: int = _MOST) -> Text:
+def plain(text: object, most: int = _MOST, style: str = "") -> Text:
     """The same for rich, which takes no markup from it."""
     from rich.text import Text
 
-    return Text(printable(text, most))
+    return Text(printable(text, most), style)
 
 
 def brief(value: Any) -> str:

@@ -95,8 +95,9 @@ class TableauFile(_File):
     meta: dict[str, Any]
 
 
+Square = Annotated[float, Field(ge=0)]  # a mean of squares
 Figure = Annotated[list[float | None], Field(min_length=3, max_length=3)]
-Errors = Annotated[list[float | None], Field(fail_fast=True, min_length=1)]
+Errors = Annotated[list[Square | None], Field(fail_fast=True, min_length=1)]
 
 
 class EndFile(_Open):
@@ -120,13 +121,13 @@ class ErrorsFile(_Open):
 
 class CandidateFile(_Open):
     name: Name
-    error: float | None
+    error: Square | None
 
 
 class TrialFile(_Open):
     name: Name
-    error: float | None
-    base_error: float | None
+    error: Square | None
+    base_error: Square | None
     samples: Whole | None = None
 
 
@@ -139,9 +140,9 @@ class RefinedFile(_Open):
 
 class ReferenceFile(_Open):
     name: Name
-    error: float | None
-    teacher: float | None
-    rounding: float | None = None
+    error: Square | None
+    teacher: Square | None
+    rounding: Square | None = None
     samples: Whole
 
 
