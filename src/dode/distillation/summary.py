@@ -82,7 +82,7 @@ def _check_rows(tableau: Tableau, made: DistillationFile) -> None:
 
 
 def _comparable(tableau: Tableau, made: DistillationFile) -> bool:
-    return made.base_times == tableau.times.tolist()
+    return bool(made.base_times == tableau.times.tolist())
 
 
 def _single(made: DistillationFile) -> bool:
@@ -151,7 +151,7 @@ def _verdict(shown: ErrorsFile, where: str, made: DistillationFile) -> str:
 def _open(distilled: float, base: float, reference: ReferenceFile | None) -> bool:
     """Whether the reference's own error leaves it open which of two errors is the smaller one."""
     doubt = 0.0 if reference is None else reference.error
-    return doubt is None or bool(abs(math.sqrt(base) - math.sqrt(distilled)) <= 2 * math.sqrt(doubt))
+    return doubt is None or abs(math.sqrt(base) - math.sqrt(distilled)) <= 2 * math.sqrt(doubt)
 
 
 def _spread(shown: ErrorsFile) -> str:
