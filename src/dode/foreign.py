@@ -31,3 +31,9 @@ def plain(text: object, most: int = _MOST, style: str = "") -> Text:
 def brief(value: Any) -> str:
     """A value as Python writes it, cut where it is long."""
     return printable(_BRIEF.repr(value))
+
+
+def first_line(error: Exception) -> str:
+    """Of what someone else's code says of a file, with the kind of error: a KeyError says a name alone."""
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return printable(f"{type(error).__name__}: {first}")

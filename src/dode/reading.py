@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 # Bytes of a configuration, and of what has a line for each weight or coefficient.
 SMALL, LARGE = 2**20, 2**25
-# A number takes 32 bytes in memory and a list or an object up to 232, however short they are in the file.
-_NUMBERS, _LISTS = 2**22, 2**17
+# A number takes 32 bytes in memory, a list, an object or a key up to 300, however short they are in the file.
+_VALUES, _PARTS = 2**22, 2**18
 _DEEPEST = 64
 # Digits of an integer: those of 2^64.
 _DIGITS = 20
@@ -49,6 +49,8 @@ def read_json(path: Path, most: int = SMALL) -> dict[str, Any]:
     with failing_as(path):
         if len(content) > most:
             raise ValueError(f"it has more than {most / 2**20:.0f} MB, too many for what it is")
+        if len(content) > SMALL and not content.isascii():  # one character beyond it makes all of them four bytes wide
+            raise ValueError(f"it has characters beyond ASCII, and more than {SMALL / 2**20:.0f} MB")
         found = parse(content)
         if not isinstance(found, dict):
             raise ValueError(f"it must hold a JSON object, got {type(found).__name__}")
@@ -63,8 +65,8 @@ def parse(content: bytes) -> Any:
     """
     try:
         text = content.decode("utf-8")
-        if text.count(",") > _NUMBERS or text.count("[") + text.count("{") > _LISTS:
-            raise ValueError(f"it has more than {_NUMBERS:,} values or {_LISTS:,} lists")
+        if text.count(",") > _VALUES or sum(map(text.count, "[{:")) > _PARTS:
+            raise ValueError(f"it has more than {_VALUES:,} values, or {_PARTS:,} lists and keys")
         found = json.loads(text, object_pairs_hook=_unique, parse_int=_integer)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"it is not JSON: {error}") from None
@@ -143,11 +145,12 @@ def _first(error: ValidationError, model: type[BaseModel]) -> ValueError:
         case "value_error":
             message = str(found["ctx"]["error"])
             return ValueError(f"{_place(found['loc'])}: {message}" if found["loc"] else message)
-    message = found["msg"].removeprefix("Input ")
-    return ValueError(f"{_place(found['loc'])} {message}, got {brief(found['input'])}")
+    message = found["msg"].removeprefix("Input ").removeprefix("String ").removeprefix("List ").removeprefix("Dictionary ")
+    return ValueError(f"{_place(found['loc'])} {message}, got {brief(found['input'])}".strip())
 
 
 def _place(loc: tuple[int | str, ...]) -> str:
-    """As one would write it in Python: b[1][0], distillation.samples."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+    """As one would write it in Python: b[1][0], fitting.samples. Where several types are allowed, the one that was tried is left out."""
+    parts = [part for part in loc if not str(part).startswith(("constrained-", "list["))]
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
     return printable(text.removeprefix("."))

@@ -266,4 +266,5 @@ class SchedulerFile(_Open):
 class WeightsIndex(_Open):
     """Which of the files that weights are split over has a tensor; all are in the index's own folder."""
 
+    metadata: dict[str, Any]
     weight_map: Annotated[dict[Name, ShardName], Field(min_length=1, max_length=2**17)]

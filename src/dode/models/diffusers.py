@@ -6,9 +6,10 @@ diffusers itself is imported only for a network that `dode.models.UNet` does not
 from __future__ import annotations
 
 import contextlib
+import inspect
 import pickle
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dode.foreign import printable
+from dode.foreign import first_line, printable
 from dode.models.traits import KNOWN, RENAMED, TRANSFORMERS, Traits
 from dode.models.unet import UNet, full_config
 from dode.models.weights import Stored, Weight
@@ -136,12 +137,13 @@ def _light_network(folder: Path, config: Mapping[str, Any], stored: Stored) -> n
 def _without_numbers(folder: Path, build: Callable[[], nn.Module]) -> nn.Module:
     """A network without memory for its numbers, to know their names and shapes."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of numbers that are not there
             return build()
     except NotImplementedError:
         raise
     except Exception as error:  # whatever a constructor makes of values that it does not expect
-        raise ValueError(f"{folder / 'config.json'} makes no network: {_line(error)}") from error
+        raise ValueError(f"{folder / 'config.json'} makes no network: {first_line(error)}") from error
 
 
 def _compare(path: Path, expected: Mapping[str, Tensor], weights: Mapping[str, Weight]) -> None:
@@ -174,7 +176,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError:
         raise ValueError(f"{path} cannot be read: it holds other things than tensors") from None
     except (SafetensorError, OSError, EOFError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {_line(error)}") from error
+        raise ValueError(f"{path} cannot be read: {first_line(error)}") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path} must hold tensors by name")
     return content
@@ -188,6 +190,26 @@ def _diffusers_network(folder: Path, kind: str, config: Mapping[str, Any], store
     if not hasattr(diffusers, kind):
         raise ImportError(f"{kind} in {folder} is not in diffusers {diffusers.__version__}: install a newer one")
     made = getattr(diffusers, kind)
+    unread = set(config) - set(inspect.signature(made.__init__).parameters)
+    unread = {key for key in unread if not key.startswith("_") and config[key]}
+    if unread:
+        warnings.warn(f"{folder / 'config.json'} has what {kind} does not read: {_names(sorted(unread))}", stacklevel=2)
+    with _quiet(diffusers.utils.logging):
+        return _made_by_diffusers(made, folder, config, stored)
+
+
+@contextlib.contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """diffusers logs what is said here, with names as they are in the file."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _made_by_diffusers(made: Any, folder: Path, config: Mapping[str, Any], stored: Stored) -> nn.Module:
     if stored.weights is not None and not stored.older_names:
         # Where a network cannot be made without numbers, what it lacks is seen below.
         with contextlib.suppress(NotImplementedError):
@@ -206,13 +228,8 @@ def _diffusers_network(folder: Path, kind: str, config: Mapping[str, Any], store
     except ImportError:  # a library that this network needs beside diffusers
         raise
     except Exception as error:  # diffusers raises all kinds
-        raise ValueError(f"{folder} cannot be loaded by diffusers: {_line(error)}") from error
+        raise ValueError(f"{folder} cannot be loaded by diffusers: {first_line(error)}") from error
     if info["missing_keys"]:
         raise ValueError(f"{stored.path} lacks what config.json asks for: {_names(sorted(info['missing_keys']))}")
     result: nn.Module = net
     return result
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error that names itself where it says nothing."""
-    return printable((str(error).strip() or type(error).__name__).splitlines()[0])

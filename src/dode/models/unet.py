@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dode.foreign import brief
+
 # diffusers' defaults of what may be chosen, and the one value implemented of everything else.
 _DEFAULTS: dict[str, Any] = {
     "sample_size": None,
@@ -154,19 +156,20 @@ def full_config(config: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: value for key, value in config.items() if not key.startswith("_")}
     for key, value in given.items():
         if key not in _DEFAULTS and key not in _FIXED:
-            raise ValueError(f"UNet does not know the key {key!r} of the configuration")
+            raise ValueError(f"UNet does not know the key {brief(key)} of the configuration")
         if key in _FIXED and value != _FIXED[key]:
-            raise ValueError(f"UNet implements {key} = {_FIXED[key]!r} alone, got {value!r}")
+            raise ValueError(f"UNet implements {key} = {_FIXED[key]!r} alone, got {brief(value)}")
     full = _DEFAULTS | _FIXED | given
     for key, kinds in (
         ("down_block_types", ("DownBlock2D", "AttnDownBlock2D")),
         ("up_block_types", ("UpBlock2D", "AttnUpBlock2D")),
     ):
-        if len(full[key]) != len(full["block_out_channels"]):
-            raise ValueError(f"{key} and block_out_channels must be equally long, got {full[key]}")
+        lists = full[key], full["block_out_channels"]
+        if not all(isinstance(value, list | tuple) for value in lists) or len(lists[0]) != len(lists[1]):
+            raise ValueError(f"{key} and block_out_channels must be lists of equal lengths, got {brief(full[key])}")
         for kind in full[key]:
             if kind not in kinds:
-                raise ValueError(f"UNet implements {' and '.join(kinds)} as {key}, got {kind!r}")
+                raise ValueError(f"UNet implements {' and '.join(kinds)} as {key}, got {brief(kind)}")
     if full["norm_num_groups"] is None:
         raise ValueError("UNet needs norm_num_groups, got None")
     return full
