@@ -74,7 +74,8 @@ def load(
         ImportError: the network needs diffusers and it is not installed.
 
     Warns:
-        UserWarning: a scheduler's configuration has a key whose meaning is not known.
+        UserWarning: a scheduler's configuration has a key whose meaning is not known, or a folder has weights or values that its network
+            has no place for.
     """
     if isinstance(options.get("shape"), list):
         options["shape"] = tuple(options["shape"])

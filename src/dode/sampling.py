@@ -88,7 +88,7 @@ def sample(
             mixed. Numbers in [0, 1] or bool, of a shape that broadcasts to that of noise, e.g. (height, width). With `image` and
             no `known`, the image is what is kept.
         dtype: another dtype for the states.
-        strict: refuse a tableau made for another schedule.
+        strict: refuse a tableau made for another schedule, or whose times and scales are not those of the schedule that it names.
         return_trajectory: return a `Trajectory` in place of the result alone.
         cond: the condition, e.g. class_labels; tensors have a row a sample, or one for all.
 
@@ -99,6 +99,9 @@ def sample(
         ValueError: another schedule, a wrong shape, a mask without known pixels or the other way round, a condition with a wrong
             number of rows, or a guidance scale by evaluation for another number of them.
         FloatingPointError: the result is not finite; the message names the step at which the network first gave such output.
+
+    Warns:
+        UserWarning: the tableau's file was changed after it was made.
     """
     cond = as_condition(cond)
     x = start(denoiser, tableau, noise, image=image, dtype=dtype, strict=strict)

@@ -31,13 +31,13 @@ Numbers = Annotated[list[float], Field(fail_fast=True)]
 
 
 class _File(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True, defer_build=True)
 
 
 class _Open(BaseModel):
     """What dode uses of a file that holds more."""
 
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True, defer_build=True)
 
 
 def _triangular(rows: list[list[float]]) -> list[list[float]]:

@@ -244,7 +244,8 @@ class Tableau:
         return replace(self, meta={**self.meta, **entries})
 
     def check_schedule(self, schedule: NoiseSchedule) -> None:
-        """Raise ValueError if this tableau was made for another schedule, or asks at times that the network does not take."""
+        """Raise ValueError if this tableau was made for another schedule, has other times, scales or another noise scale than this one,
+        or asks at times that the network does not take."""
         if schedule.integer_times:
             asked = self.times[self.first == "zero" : -1]
             between = np.abs(asked - np.rint(asked)) > _WHOLE * np.abs(asked).max(initial=1.0)
@@ -403,8 +404,9 @@ class Tableau:
             integrand=None if part is None else Integrand(_square(part.a), _square(part.b), np.array(part.factors), part.kind),
             meta=found.meta,
         )
-        made = found.digest or ""
-        return replace(tableau, made=made) if made not in ("", tableau.digest) else tableau
+        if found.digest is None or found.digest == tableau.digest:
+            return tableau
+        return replace(tableau, made=found.digest)
 
 
 def output_to_sample(prediction: str, point: Point) -> tuple[float, float]:
