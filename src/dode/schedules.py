@@ -382,7 +382,7 @@ class Flow(NoiseSchedule):
 
 
 def _vector(values: Any, name: str) -> Array:
-    if hasattr(values, "detach"):  # a tensor; importing torch to know takes longer than all else here
+    if hasattr(values, "detach"):  # a tensor: told by what is used of it, so that this module does without PyTorch
         values = values.detach().cpu().double().numpy()
     vector = np.asarray(values, np.float64)
     if vector.ndim != 1 or len(vector) < 2:

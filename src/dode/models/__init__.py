@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 from dode.reading import read_json
 
@@ -42,14 +43,24 @@ __all__ = [
 ]
 
 _HERE = Path(__file__).parent
-# Where the networks' classes are; their module is imported, and PyTorch with it, when one is asked for.
-_MODULES = {"FashionClassifier": "classifier", "UNet": "unet"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'wrappers')}"), name)
+# Imported, and PyTorch with them, when one is asked for.
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "classifier": ["FashionClassifier"],
+        "unet": ["UNet"],
+        "wrappers": [
+            "ClassLabels",
+            "ConcatChannels",
+            "EDMPreconditioned",
+            "MeanHalf",
+            "NoiseAtZero",
+            "SampleOfScore",
+            "SpaceToDepth",
+            "TimestepKeyword",
+        ],
+    },
+)
 
 
 @dataclass(frozen=True)
