@@ -458,19 +458,28 @@ def _fail(message: str) -> None:
 
 
 def _load(model: str, guidance: dict[str, Any], batch_size: int | None, device: str | None) -> Any:
-    import torch
-
     from dode.loading import load
 
+    if device is not None:
+        _check_device(device)
+    # What is not given stays as the model has it.
+    given = {name: value for name, value in (guidance | {"batch_size": batch_size}).items() if value is not None}
+    denoiser = load(model, device=device, **given)  # PyTorch is imported after the folder is read
     if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        import torch
+
+        if torch.cuda.is_available() and isinstance(denoiser.net, torch.nn.Module):
+            denoiser.net.to("cuda")
+    return denoiser
+
+
+def _check_device(device: str) -> None:
+    import torch
+
     try:
         torch.device(device)
     except RuntimeError:
         raise ValueError(f"unknown device {device!r}: cpu, cuda or cuda:N") from None
-    # What is not given stays as the model has it.
-    given = {name: value for name, value in (guidance | {"batch_size": batch_size}).items() if value is not None}
-    return load(model, device=device, **given)
 
 
 def _guidance(scale: str | None, interval: str | None, rescale: float | None, *, by_evaluation: bool = False) -> dict[str, Any]:
