@@ -42,8 +42,8 @@ _SAME_SCHEDULE = 1e-4
 _ROUNDED, _MANY_WHOLE = 1.0, 50
 # Beyond the ends of the schedule's times, as a share of all: the digits that a fingerprint keeps of them.
 _OUTSIDE = 1e-6
-# float32 overflows with the first product of a larger coefficient.
-_LARGEST = 1e30
+# What float32 holds: states have no less, and a larger coefficient cannot be multiplied with them.
+_LARGEST = float(np.finfo(np.float32).max)
 # A time is whole up to this share of the largest: a grid's arithmetic gives 5.000000000000001.
 _WHOLE = 1e-12
 # Coefficients this much smaller than the largest of their row are what rounding left of zero.
@@ -460,14 +460,14 @@ def _check_square(name: str, matrix: Array, n: int) -> None:
     if np.triu(matrix, 1).any():
         raise ValueError(f"{name} must be lower triangular: a row cannot use what comes after it")
     if not (np.abs(matrix) <= _LARGEST).all():
-        raise ValueError(f"{name} must be finite, and at most {_LARGEST:g} in size")
+        raise ValueError(f"{name} must be finite, and at most {_LARGEST:.1e} in size")
 
 
 def _check_vector(name: str, vector: Array, n: int) -> None:
     if vector.shape != (n,):
         raise ValueError(f"{name} must have {n} values, got shape {vector.shape}")
     if not (np.abs(vector) <= _LARGEST).all():
-        raise ValueError(f"{name} must be finite, and at most {_LARGEST:g} in size")
+        raise ValueError(f"{name} must be finite, and at most {_LARGEST:.1e} in size")
 
 
 def _triangle(matrix: Array) -> list[list[float]]:
