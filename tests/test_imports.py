@@ -11,13 +11,13 @@ SOURCE = Path(__file__).parent.parent / "src" / "dode"
 
 # Lowest first; a module may import from its own layer and from those before it.
 LAYERS = (
-    ("names", "files", "noise", "host", "metrics", "guidance"),
+    ("names", "files", "noise", "host", "metrics", "guidance", "notes", "finite", "defaults", "outputs"),
     ("schedules",),
     ("statistics",),
     ("grids",),
     ("rows",),
     ("tableau", "conditions", "models"),
-    ("solvers", "calling", "inpainting"),
+    ("solvers", "calling", "inpainting", "amplification"),
     ("denoisers",),
     ("fingerprint",),
     ("first_output",),

@@ -21,6 +21,8 @@ console = Console()
 errors = Console(stderr=True)
 
 _INTERRUPTED = 130
+# A tableau was written, and the warnings say what diverged.
+_DIVERGED = 3
 
 Model = Annotated[
     str,
@@ -152,6 +154,8 @@ def distill(
     result.save(out, overwrite=force)
     console.print(result.summary())
     console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+    if result.diverged:
+        raise typer.Exit(_DIVERGED)
 
 
 @app.command()
@@ -420,11 +424,13 @@ def common(
 
 
 def main() -> None:
-    """Run the command line: bad input is one line on standard error and exit code 2, Ctrl-C is exit code 130."""
+    """Run the command line: bad input is one line on standard error and exit code 2, a result that diverges 3, Ctrl-C 130."""
     try:
         code = app(standalone_mode=False)
     except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as error:
-        _fail(str(error))
+        # Python 3.10 has the notes in the message.
+        notes = [f"({note})" for note in getattr(error, "__notes__", ()) if note not in str(error)]
+        _fail(" ".join([str(error), *notes]))
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Exception as error:

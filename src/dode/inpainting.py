@@ -11,6 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from dode.finite import check_finite
 from dode.tableau import Tableau
 
 # (x_k, k) -> x_k with the known pixels at the noise level of state k.
@@ -56,7 +57,7 @@ def keeping(
         raise ValueError("a mask needs the pixels that it keeps: give known too, or image to start from it as well")
     clean = for_all(name, clean, x)
     try:
-        made = torch.as_tensor(mask).to(x).expand(x.shape)
+        made = torch.as_tensor(mask, dtype=x.dtype, device=x.device).expand(x.shape)
     except (RuntimeError, TypeError, ValueError):
         got = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
         raise ValueError(f"mask must be a tensor that broadcasts to the shape of noise {tuple(x.shape)}, got {got}") from None
@@ -64,6 +65,7 @@ def keeping(
         raise ValueError("mask must lie in [0, 1]: 1 where the image is repainted, 0 where it is kept")
     # Nothing of an image that is repainted may come through, not even NaN.
     clean = torch.where(made == 1, torch.zeros_like(clean), clean)
+    check_finite(name, clean)
     kept, eps = 1 - made, noise.to(x)
 
     def keep(state: Tensor, k: int) -> Tensor:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 import torch
 from safetensors.torch import load_file
 
+from dode.defaults import usual_defaults
 from dode.models.classifier import FashionClassifier
 from dode.models.unet import UNet
 from dode.models.wrappers import (
@@ -86,6 +87,7 @@ BUNDLED: Mapping[str, BundledModel] = MappingProxyType(
 )
 
 
+@usual_defaults()
 def fashion_classifier() -> FashionClassifier:
     """The bundled classifier of Fashion-MNIST, in float32 and in evaluation mode; its `features` serve Frechet distances."""
     # The first weights are random and thrown away: the caller's random state stays as it was.

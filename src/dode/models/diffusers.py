@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from dode.defaults import usual_defaults
 from dode.models.unet import UNet
 from dode.models.wrappers import ClassLabels, ConcatChannels, MeanHalf, SpaceToDepth, TimestepKeyword
 from dode.names import unknown_name
@@ -247,6 +248,7 @@ def adapt(net: nn.Module, traits: Traits, space_to_depth: int = 1) -> Adapted:
     return Adapted(adapted, traits.shape(space_to_depth), traits.null_condition, traits.integer_times)
 
 
+@usual_defaults()
 def load_network(folder: Path, kind: str, *, allow_pickle: bool = False) -> nn.Module:
     """The network of a folder with `config.json` and weights: float32, evaluation mode, no gradients.
 
