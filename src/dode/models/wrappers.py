@@ -164,9 +164,9 @@ class EDMPreconditioned(nn.Module):
         self.sigma_data = sigma_data
         self.negative = negative
 
-    def forward(self, x: Tensor, sigma: Tensor, **cond: Any) -> Tensor:
-        """D: (batch, *shape), from x: (batch, *shape) = x_0 + sigma eps and sigma: (batch,), above 0."""
-        sigma = torch.as_tensor(sigma, device=x.device).expand(len(x))
+    def forward(self, x: Tensor, sigma: Tensor | float, **cond: Any) -> Tensor:
+        """D: (batch, *shape), from x: (batch, *shape) = x_0 + sigma eps and sigma: (batch,) or one number, above 0."""
+        sigma = _levels(sigma, x)
         t = 0.25 * sigma.log()
         wide = sigma.reshape(-1, *[1] * (x.ndim - 1)).to(torch.promote_types(x.dtype, torch.float32))
         power = wide**2 + self.sigma_data**2
@@ -188,9 +188,9 @@ class SampleOfScore(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x: Tensor, sigma: Tensor, **cond: Any) -> Tensor:
-        """D: (batch, *shape), from x: (batch, *shape) = x_0 + sigma eps and sigma: (batch,), above 0."""
-        sigma = torch.as_tensor(sigma, device=x.device).expand(len(x))
+    def forward(self, x: Tensor, sigma: Tensor | float, **cond: Any) -> Tensor:
+        """D: (batch, *shape), from x: (batch, *shape) = x_0 + sigma eps and sigma: (batch,) or one number, above 0."""
+        sigma = _levels(sigma, x)
         wide = sigma.reshape(-1, *[1] * (x.ndim - 1)).to(torch.promote_types(x.dtype, torch.float32))
         return (x + wide**2 * tensor_of(self.net(x, sigma, **cond))).to(x.dtype)
 
@@ -235,3 +235,10 @@ class TimestepKeyword(nn.Module):
 
     def forward(self, x: Tensor, t: Any, **cond: Any) -> Tensor:
         return tensor_of(self.net(x, timestep=t, **cond))
+
+
+def _levels(sigma: Tensor | float, x: Tensor) -> Tensor:
+    """A noise level for each sample: (batch,); a number is float32 whatever torch's default is."""
+    if not isinstance(sigma, Tensor):
+        sigma = torch.tensor(sigma, dtype=torch.float32, device=x.device)
+    return sigma.to(x.device).expand(len(x))
