@@ -50,7 +50,17 @@ def everything(tmp: Path) -> list[Any]:
     up = dode.solver("ddim").tableau(SCHEDULE, 4, reverse=True)
     mean = dode.Tableau(**{**fields(tableau), "first": "mean"})
     made = dode.distill(
-        denoiser, "deis", 4, samples=24, validation=8, held_out=4, budget=2500, refine=1, cache=tmp, level=[0.1, 0.7, 0.4], shift=0.25
+        denoiser,
+        "deis",
+        4,
+        samples=24,
+        validation=8,
+        held_out=4,
+        budget=2500,
+        refine=1,
+        cache=tmp,
+        level=[0.1, 0.7, 0.4],
+        shift=0.25,
     )
     return [
         denoiser(noise, 300.0, **cond),
