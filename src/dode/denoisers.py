@@ -67,7 +67,7 @@ class Denoiser:
         memo: what was made with the network and need not be made twice; see `first_output`, which looks whether it still holds.
 
     Raises:
-        ValueError: an unknown prediction, or guidance without a null condition.
+        ValueError: an unknown prediction, guidance without a null condition, or NaN in that.
     """
 
     def __init__(
@@ -191,10 +191,12 @@ class Denoiser:
 
         N shares no memory with anything, and neither x nor the condition is changed, whatever the network does (see
         `dode.calling`). While it is open the network is in evaluation mode; its training flags are put back after. It runs under
-        `inference_mode`, on its own device and in its own dtype.
+        `inference_mode`, on its own device and in its own dtype; N is no inference tensor, whatever the prediction.
 
         Raises:
             ValueError: a condition with another number of rows than the batch.
+            TypeError, ValueError: from the function, for an output that no network can mean; see `dode.calling`. What the network itself
+                raises keeps its type, with a note of time, evaluation and samples.
         """
         batch = len(like)
         condition = as_condition(cond)
