@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 import dode
 from dode.noise import HELD_OUT, standard_noise
+from dode.notes import add_note
 from dode.schedules import VP
 from dode.tableau import PREDICTIONS
 
@@ -131,6 +133,16 @@ def test_interrupts_and_errors_of_memory_pass_as_they_are(error: BaseException) 
     assert not hasattr(error, "__notes__")
 
 
+def test_where_python_knows_no_notes_the_message_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dode.notes.sys", SimpleNamespace(version_info=(3, 10)))
+    error = Own(7)
+    add_note(error, "at step 2 of 4")
+    assert str(error) == "code 7 (at step 2 of 4)" and error.code == 7 and error.__notes__ == ["at step 2 of 4"]
+    silent = ZeroDivisionError()
+    add_note(silent, "at step 2 of 4")
+    assert silent.args == () and silent.__notes__ == ["at step 2 of 4"]
+
+
 def test_an_error_in_a_distillation_says_where_too() -> None:
     def net(x: Tensor, t: Tensor) -> Tensor:
         if t[0] < 100:
@@ -179,6 +191,26 @@ def test_nan_of_the_caller_is_named_before_the_network_is_asked(name: str, way: 
             next(iter(dode.iterate(denoiser, TABLEAU, noise, **given)))
     one_line(caught.value)
     assert not calls
+
+
+def test_tensors_without_values_are_refused_wherever_they_are() -> None:
+    meta = NOISE.to("meta")
+    given = {
+        "noise": {"noise": meta},
+        "image": {"image": meta},
+        "known": {"known": meta, "mask": torch.ones(8)},
+        "condition": {"c": meta},
+    }
+    for name, options in given.items():
+        with pytest.raises(ValueError, match=f"{name}.* is a tensor on meta, which has no numbers: give one with values"):
+            dode.sample(dode.Denoiser(lambda x, t, c=None: x, SCHEDULE), TABLEAU, **({"noise": NOISE} | options))
+
+    class Net(torch.nn.Linear):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return super().forward(x)
+
+    with pytest.raises(ValueError, match=r"a parameter of the network \(Net\) is a tensor on meta"):
+        dode.sample(dode.Denoiser(Net(8, 8, device="meta"), SCHEDULE), TABLEAU, NOISE)
 
 
 def test_infinity_in_a_condition_may_be_meant_and_nan_under_a_mask_is_no_matter() -> None:

@@ -17,9 +17,14 @@ def check_no_nan(name: str, tensor: Tensor) -> None:
         _check(name, tensor, ~torch.isnan(tensor))
 
 
-def _check(name: str, tensor: Tensor, good: Tensor) -> None:
+def check_values(name: str, tensor: Tensor) -> None:
+    """Raise ValueError for a tensor on meta."""
     if tensor.is_meta:
         raise ValueError(f"{name} is a tensor on meta, which has no numbers: give one with values")
+
+
+def _check(name: str, tensor: Tensor, good: Tensor) -> None:
+    check_values(name, tensor)
     if bool(good.all()):
         return
     kind = "NaN" if bool(torch.isnan(tensor).any()) else "infinite"

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from dode.finite import check_finite
+from dode.finite import check_finite, check_values
 from dode.tableau import Tableau
 
 # (x_k, k) -> x_k with the known pixels at the noise level of state k.
@@ -29,6 +29,7 @@ def for_all(name: str, image: Tensor, x: Tensor) -> Tensor:
     one = tuple(x.shape[1:])
     if tuple(image.shape) not in (tuple(x.shape), one, (1, *one)):
         raise ValueError(f"{name} must have the shape of noise {tuple(x.shape)}, or {one} for all, got {tuple(image.shape)}")
+    check_values(name, image)
     return image.to(x).expand(x.shape)
 
 

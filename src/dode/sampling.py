@@ -19,7 +19,7 @@ from torch import Tensor
 from dode.amplification import warn_of_rounding
 from dode.conditions import Condition, checked_condition
 from dode.denoisers import Denoiser, Evaluate
-from dode.finite import check_finite
+from dode.finite import check_finite, check_values
 from dode.first_output import first_output
 from dode.grids import Point
 from dode.guidance import check_calls
@@ -232,6 +232,7 @@ def start(
     if strict:
         tableau.check_schedule(denoiser.schedule)
     x = noise.to(device=denoiser.device, dtype=dtype)
+    check_values(f"a parameter of the network ({denoiser.name})", x)
     if image is None:
         return x * tableau.noise_scale
     image = for_all("image", image, x)
