@@ -368,6 +368,22 @@ def test_a_base_that_diverges_too_is_said() -> None:
     assert any("the base diverges on 3 of 12 held-out samples too" in text for text in result.warnings)
 
 
+def test_a_base_that_was_chosen_and_diverges_is_said() -> None:
+    """DDIM is exact where D is constant, so that nothing is better."""
+    tableau = dode.solver("ddim").tableau(SCHEDULE, grid=SETTINGS["times"])
+    noise = standard_noise(0, 1, (WIDE,), stream=HELD_OUT)
+    constant = dode.Denoiser(lambda x, t: torch.full_like(x, 0.3), SCHEDULE, "sample")
+    base = dode.sample(constant, tableau, noise, return_trajectory=True).states[2]
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        lost = (nearest(x, base) < 1e-2) & (abs(float(t[0]) - TIMES[2]) < 1e-3)
+        return torch.where(lost[:, None], torch.inf, torch.full_like(x, 0.3))
+
+    result = dode.distill(dode.Denoiser(net, SCHEDULE, "sample", shape=(WIDE,)), "ddim", **SETTINGS)
+    assert result.diverged and result.chosen == "the base"
+    assert any("the base, which is given out, diverges on 1 of 12 held-out samples" in text for text in result.warnings)
+
+
 def test_a_reference_that_diverges_leaves_nothing_measured_and_the_base_is_given_out() -> None:
     result = distilled(Trap(slice(0, 1), everywhere=True))
     assert result.diverged and result.held_out is None
