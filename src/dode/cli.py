@@ -26,6 +26,8 @@ errors = Console(stderr=True, markup=False)
 _INTERRUPTED = 130
 # Characters of an error: paths and names in it may be anyone's.
 _LONGEST = 2000
+# A tableau was written, and the warnings say what diverged.
+_DIVERGED = 3
 
 Model = Annotated[
     str,
@@ -163,6 +165,8 @@ def distill(
     result.save(out, overwrite=force)
     console.print(result.summary())
     console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+    if result.diverged:
+        raise typer.Exit(_DIVERGED)
 
 
 @app.command()
@@ -435,11 +439,13 @@ def common(
 
 
 def main() -> None:
-    """Run the command line: bad input is one line on standard error and exit code 2, Ctrl-C is exit code 130."""
+    """Run the command line: bad input is one line on standard error and exit code 2, a result that diverges 3, Ctrl-C 130."""
     try:
         code = app(standalone_mode=False)
     except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as error:
-        _fail(str(error))
+        # Python 3.10 has the notes in the message.
+        notes = [f"({note})" for note in getattr(error, "__notes__", ()) if note not in str(error)]
+        _fail(" ".join([str(error), *notes]))
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Exception as error:
