@@ -11,13 +11,13 @@ SOURCE = Path(__file__).parent.parent / "src" / "dode"
 
 # Lowest first; a module may import from its own layer and from those before it.
 LAYERS = (
-    ("names", "files", "noise", "host", "metrics", "guidance"),
+    ("names", "files", "locks", "noise", "host", "metrics", "guidance"),
     ("schedules",),
     ("statistics",),
     ("grids",),
     ("rows",),
     ("tableau", "conditions", "models"),
-    ("solvers", "calling", "inpainting"),
+    ("solvers", "calling", "inpainting", "cache"),
     ("denoisers",),
     ("fingerprint",),
     ("first_output",),

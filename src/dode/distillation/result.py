@@ -153,8 +153,9 @@ class Distilled:
         held_out: errors on noise that neither fitted nor chose; None where targets were given or held_out=0.
         notes: what went wrong on the way and was mended.
         seconds: wall time in all.
-        evaluations: network evaluations of one sample by purpose; all but "measurement" made the result.
+        evaluations: network evaluations of one sample by purpose, in this run; all but "measurement" made the result.
         settings: what it was made with: model, effort, teacher, samples, seed.
+        saved: evaluations that a cache made unnecessary: those that made the result are `cost` and these.
     """
 
     tableau: Tableau
@@ -177,6 +178,7 @@ class Distilled:
     seconds: float
     evaluations: Mapping[str, int]
     settings: Mapping[str, Any]
+    saved: int = 0
 
     @property
     def lambdas(self) -> Array:
@@ -193,7 +195,7 @@ class Distilled:
 
     @property
     def cost(self) -> int:
-        """Network evaluations that made the result, its measurement left out."""
+        """Network evaluations that made the result in this run, its measurement left out."""
         return sum(n for what, n in self.evaluations.items() if what != "measurement")
 
     @property
@@ -248,6 +250,7 @@ def with_statistics(result: Distilled) -> Distilled:
         "held_out": result.held_out and result.held_out.to_json(),
         "seconds": round(result.seconds, 3),
         "evaluations": dict(result.evaluations),
+        "saved": result.saved,
         "warnings": _warnings(result),
         **result.settings,
     }

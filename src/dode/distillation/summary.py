@@ -36,6 +36,7 @@ def summary(tableau: Tableau) -> RenderableType:
         f"{made['samples']} fitting and {made['validation']} validation samples, seed {made['seed']}, effort {made['effort']}",
         "evaluations: "
         + ", ".join(f"{n:,} {what}" for what, n in made["evaluations"].items() if n)
+        + (f"; {made['saved']:,} more from the cache" if made.get("saved") else "")
         + f"; {made['seconds']:.1f} s",
         *(f"warning: {text}" for text in made["warnings"]),
     ]

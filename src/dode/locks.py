@@ -1,0 +1,89 @@
+"""One run at a time on one output, from before the work to its end."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from dode.files import check_writable, sweep
+
+
+@contextmanager
+def output_file(path: Path, *, overwrite: bool = False) -> Iterator[None]:
+    """A file that will be written at the end of long work: it can be, and nobody else is about to.
+
+    Raises:
+        BlockingIOError: another run is.
+        OSError: as `dode.files.write_atomically`.
+    """
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        check_writable(path)  # which says so
+    with _locked(target.with_name(f".{target.name}.lock"), path):
+        sweep(target.parent, target.name)
+        check_writable(path, overwrite=overwrite)
+        yield
+
+
+@contextmanager
+def output_folder(path: Path) -> Iterator[None]:
+    """A folder that will be written into, for this run alone. It is made where it is not there, and goes again if it stays empty.
+
+    Raises:
+        BlockingIOError: another run writes into it.
+        FileNotFoundError: the folder that it is to be made in is not there.
+        OSError: it cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} does not exist: make it first")
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(f"{path} is a file: name a folder")
+    made = not target.exists()
+    target.mkdir(exist_ok=True)
+    try:
+        with _locked(target / ".dode.lock", path):
+            sweep(target)
+            yield
+    finally:
+        if made:
+            with suppress(OSError):  # where something was written
+                target.rmdir()
+
+
+@contextmanager
+def _locked(file: Path, output: Path) -> Iterator[None]:
+    """Hold a lock file, and remove it at the end. The kernel lets go of it when a process ends, however that ends, so what a killed
+    one left is simply taken over."""
+    from filelock import FileLock, Timeout
+
+    holder = _text(file)
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BlockingIOError(
+            f"{output} is being written by {holder or 'another run'}: wait for it, or name another output"
+        ) from None
+    except OSError as error:
+        raise type(error)(f"{output} cannot be written ({error.strerror or error}): name another output, or allow it") from None
+    try:
+        now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+        file.write_text(f"process {os.getpid()} on {platform.node()}, since {now}", encoding="utf-8")
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink()
+        lock.release()
+
+
+def _text(file: Path) -> str:
+    """What a lock file says of who holds it."""
+    try:
+        return file.read_text(encoding="utf-8")[:200]
+    except (OSError, UnicodeDecodeError):
+        return ""
