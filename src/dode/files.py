@@ -54,7 +54,7 @@ def sweep(folder: Path, name: str = "*", age: float = 0.0) -> None:
 
     Args:
         folder: where they are.
-        name: of the file that they were to become.
+        name: of the files that they were to become, a pattern.
         age: seconds since something was last written into them: what is younger may belong to a run that goes on.
     """
     before = time.time() - age

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from glob import escape
 from pathlib import Path
 
 from dode.files import check_writable, sweep
@@ -24,14 +25,18 @@ def output_file(path: Path, *, overwrite: bool = False) -> Iterator[None]:
     if not target.parent.is_dir():
         check_writable(path)  # which says so
     with _locked(target.with_name(f".{target.name}.lock"), path):
-        sweep(target.parent, target.name)
+        sweep(target.parent, escape(target.name))
         check_writable(path, overwrite=overwrite)
         yield
 
 
 @contextmanager
-def output_folder(path: Path) -> Iterator[None]:
+def output_folder(path: Path, names: str) -> Iterator[None]:
     """A folder that will be written into, for this run alone. It is made where it is not there, and goes again if it stays empty.
+
+    Args:
+        path: the folder.
+        names: of the files to write, a pattern.
 
     Raises:
         BlockingIOError: another run writes into it.
@@ -47,7 +52,7 @@ def output_folder(path: Path) -> Iterator[None]:
     target.mkdir(exist_ok=True)
     try:
         with _locked(target / ".dode.lock", path):
-            sweep(target)
+            sweep(target, names)
             yield
     finally:
         if made:
