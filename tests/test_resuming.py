@@ -90,11 +90,12 @@ def quick():
     return dode.Denoiser(Mixture(schedule), schedule, shape=(4,), name="mixture")
 """
 COMMANDS = {
-    "balanced": "distill quick_networks:quick --solver ddim --nfe 3 --samples 16 --validation 8 --held-out 4 --budget 4000 --cache kept",
+    "balanced": "distill quick_networks:quick --solver ddim --nfe 3 --samples 16 --validation 8 --held-out 4 --budget 4000 --cache kept "
+    "--grid uniform",
     "thorough": "distill quick_networks:quick --solver ddim --nfe 3 --samples 16 --validation 8 --held-out 4 --budget 4000 --cache kept "
     "--effort thorough",
     "compare": "compare quick_networks:quick --solver ddim,deis --nfe 3,4 --held-out 4 --reference-nfe 20 --paper",
-    "study": "study quick_networks:quick --nfe 3 --samples 8 --held-out 6 --reference-nfe 20 --axes seeds --values seeds=0-2",
+    "study": "study quick_networks:quick --nfe 3 --samples 8 --held-out 6 --reference-nfe 20 --axes seeds --values seeds=0,1",
 }
 
 

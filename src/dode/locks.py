@@ -10,7 +10,7 @@ from datetime import datetime
 from glob import escape
 from pathlib import Path
 
-from dode.files import check_writable, sweep
+from dode.files import check_folder, check_writable, sweep
 
 
 @contextmanager
@@ -21,12 +21,12 @@ def output_file(path: Path, *, overwrite: bool = False) -> Iterator[None]:
         BlockingIOError: another run is.
         OSError: as `dode.files.write_atomically`.
     """
+    check_writable(path, overwrite=overwrite)
     target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        check_writable(path)  # which says so
     with _locked(target.with_name(f".{target.name}.lock"), path):
-        sweep(target.parent, escape(target.name))
+        # The one that held it may have written it since.
         check_writable(path, overwrite=overwrite)
+        sweep(target.parent, escape(target.name))
         yield
 
 
@@ -48,6 +48,7 @@ def output_folder(path: Path, names: str) -> Iterator[None]:
         raise FileNotFoundError(f"the folder {path.parent} does not exist: make it first")
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"{path} is a file: name a folder")
+    check_folder(path)
     made = not target.exists()
     target.mkdir(exist_ok=True)
     try:
@@ -74,8 +75,6 @@ def _locked(file: Path, output: Path) -> Iterator[None]:
         raise BlockingIOError(
             f"{output} is being written by {holder or 'another run'}: wait for it, or name another output"
         ) from None
-    except OSError as error:
-        raise type(error)(f"{output} cannot be written ({error.strerror or error}): name another output, or allow it") from None
     try:
         now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
         file.write_text(f"process {os.getpid()} on {platform.node()}, since {now}", encoding="utf-8")

@@ -274,7 +274,9 @@ def compare(
     path = None if records is None else Path(records)
     noise, cond = report_noise(denoiser, held_out, seed), as_condition(cond)
     reference = reference_tableau(denoiser.schedule, reference_nfe)
-    context = "" if path is None else context_of(denoiser, cond, noise, reference, str(grid), _digest(how))
+    context = (
+        "" if path is None else context_of(denoiser, cond, noise, reference, str((grid, held_out, reference_nfe)), _digest(how))
+    )
     kept = Records(path, context, lambda: denoiser.evaluations, restart)
 
     @cache
