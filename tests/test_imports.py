@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "dode"
 
 # Lowest first; a module may import from its own layer and from those before it.
 LAYERS = (
-    ("names", "files", "locks", "noise", "host", "metrics", "guidance"),
+    ("names", "stopping", "files", "locks", "noise", "host", "metrics", "guidance"),
     ("schedules",),
     ("statistics",),
     ("grids",),

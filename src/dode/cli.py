@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dode import stopping
+
 app = typer.Typer(
     name="dode",
     help="Diffusion and flow models in far fewer steps, without training them.",
@@ -123,37 +125,43 @@ def distill(
 
     For example: dode distill fashion --solver deis --nfe 8 --out deis-8.json
     """
-    from dode.distillation import make_plan, run
     from dode.files import check_folder
     from dode.locks import output_file
 
     context.with_resource(output_file(out, overwrite=force))
     if cache is not None:
         check_folder(cache)
+    how = _method(effort, paper)
+    grids = {"grid": _grid(grid), "teacher_grid": _grid(teacher_grid)}
     if solver == "auto" and option:
         raise ValueError(
             f"--solver auto tries all solvers as they are, got --option {option[0]}: leave it out, or name the solver"
         )
     chosen = solver if solver == "auto" else _solver(solver, option)
+    if teacher is not None:
+        _solver(teacher, None)
+    labels = None if classes is None else _integers(classes, "--classes")
     denoiser = _load(model, _guidance(guidance_scale, guidance_interval, guidance_rescale), batch_size, device)
+
+    from dode.distillation import make_plan, run
+
     plan = make_plan(
         denoiser,
         chosen,
         nfe,
-        grid=_grid(grid),
-        **_method(effort, paper),
+        **grids,
+        **how,
         samples=samples,
         validation=validation,
         held_out=held_out,
         teacher=teacher,
-        teacher_grid=_grid(teacher_grid),
         teacher_nfe=teacher_nfe,
         teacher_scale=teacher_scale,
         budget=budget,
         seed=seed,
         cache=cache,
         progress=True,
-        **_condition(denoiser, classes),
+        **_condition(denoiser, labels),
     )
     result = run(plan)
     result.save(out, overwrite=force)
@@ -186,12 +194,8 @@ def sample(
 
     For example: dode sample fashion --tableau deis-8.json -n 64 --seed 0 --out grid.png
     """
-    from dode.conditions import cycle
     from dode.files import check_writable
     from dode.images import check_ending, save_samples
-    from dode.noise import standard_noise
-    from dode.progress import evaluation_progress
-    from dode.sampling import sample as run
     from dode.tableau import Tableau
 
     check_ending(out)
@@ -201,16 +205,23 @@ def sample(
     if n < 1:
         raise ValueError(f"-n must be at least 1, got {n}")
     saved = None if tableau is None else Tableau.load(tableau)
-    chosen = None if solver is None else _solver(solver, option)
+    chosen, stops = None if solver is None else _solver(solver, option), _grid(grid)
+    labels = None if classes is None else _integers(classes, "--classes")
     denoiser = _load(
         model, _guidance(guidance_scale, guidance_interval, guidance_rescale, by_evaluation=True), batch_size, device
     )
+
+    from dode.conditions import cycle
+    from dode.noise import standard_noise
+    from dode.progress import evaluation_progress
+    from dode.sampling import sample as run
+
     if saved is None:
         assert chosen is not None
-        saved = chosen.tableau(denoiser.schedule, nfe, _grid(grid))
+        saved = chosen.tableau(denoiser.schedule, nfe, stops)
     if denoiser.shape is None:
         raise ValueError("the denoiser does not say the shape of a sample: make it with shape=...")
-    condition = cycle(_condition(denoiser, classes), 0, n)
+    condition = cycle(_condition(denoiser, labels), 0, n)
     with evaluation_progress(denoiser, saved.nfe * n, "sampling", show=True):
         samples = run(denoiser, saved, standard_noise(seed, n, denoiser.shape), strict=strict, **condition)
     save_samples(samples, out, columns, overwrite=force)
@@ -288,7 +299,8 @@ def compare(
 
     context.with_resource(output_folder(out, "comparison*"))
     check_output(out, overwrite=force)
-    chosen = [_solver(name.strip(), None) for name in solver.split(",")]
+    chosen, stops, how = [_solver(name.strip(), None) for name in solver.split(",")], _grid(grid), _method(effort, paper)
+    labels = None if classes is None else _integers(classes, "--classes")
     budgets = _integers(nfe, "--nfe")
     if min(budgets) < 1:
         raise ValueError(f"--nfe must be at least 1, got {min(budgets)}")
@@ -306,13 +318,13 @@ def compare(
             budgets,
             held_out=held_out,
             reference_nfe=reference_nfe,
-            grid=_grid(grid),
+            grid=stops,
             seed=seed,
-            options=_method(effort, paper),
+            options=how,
             records=out / RECORDS,
             restart=force,
             on_entry=show,
-            **_condition(denoiser, classes),
+            **_condition(denoiser, labels),
         )
     written = result.save(out, overwrite=force)
     console.print(result.table())
@@ -369,10 +381,10 @@ def study(
     names = [name.strip() for name in axes.split(",")]
     context.with_resource(output_folder(out, "study*"))
     check_output(out, names, overwrite=force)
-    chosen = _solver(solver, option)
-    others = _axis_values(values)
+    chosen, stops, others = _solver(solver, option), _grid(grid), _axis_values(values)
+    labels = None if classes is None else _integers(classes, "--classes")
     denoiser = _load(model, _guidance(guidance_scale, None, guidance_rescale), batch_size, device)
-    condition = _condition(denoiser, classes)
+    condition = _condition(denoiser, labels)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True) as bar, _resumable(out / RECORDS, bar.console):
         task = bar.add_task("studying", total=None)
@@ -396,7 +408,7 @@ def study(
             repeats=repeats,
             held_out=held_out,
             reference_nfe=reference_nfe,
-            grid=_grid(grid),
+            grid=stops,
             seed=seed,
             records=out / RECORDS,
             restart=force,
@@ -438,8 +450,6 @@ def main() -> None:
         if not hasattr(error, "format_message"):
             raise
         _fail(error.format_message())
-    if code == _INTERRUPTED:
-        errors.print("interrupted: no result was written")
     sys.exit(code or 0)
 
 
@@ -460,6 +470,8 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _fail(message: str) -> None:
+    if stopping.heard():  # what a signal broke is no fault of the input
+        raise KeyboardInterrupt
     errors.print(f"error: {' '.join(message.split())}", markup=False, highlight=False, soft_wrap=True)
     sys.exit(2)
 
@@ -504,8 +516,7 @@ def _numbers(text: str, what: str) -> list[float]:
 
 
 def _method(effort: str, paper: bool) -> dict[str, Any]:
-    from dode.distillation import PAPER
-    from dode.distillation.effort import effort_of
+    from dode.distillation.effort import PAPER, effort_of
 
     effort_of(effort)
     return PAPER if paper else {"effort": effort}
@@ -535,8 +546,13 @@ def _value(text: str) -> Any:
 
 
 def _grid(text: str | None) -> Any:
-    if text is None or "," not in text:
-        return text
+    """A grid by name, or times; None where nothing is said."""
+    from dode.grids import family
+
+    if text is None:
+        return None
+    if "," not in text:
+        return family(text)
     try:
         return [float(t) for t in text.split(",")]
     except ValueError:
@@ -576,7 +592,7 @@ def _axis_values(texts: list[str] | None) -> dict[str, Any]:
     return found
 
 
-def _condition(denoiser: Any, classes: str | None) -> dict[str, Any]:
+def _condition(denoiser: Any, labels: list[int] | None) -> dict[str, Any]:
     """Class labels for a class-conditional network: those asked for, or all of its classes."""
     import torch
 
@@ -589,11 +605,11 @@ def _condition(denoiser: Any, classes: str | None) -> dict[str, Any]:
         )
     labelled = next((module for module in modules if isinstance(module, ClassLabels)), None)
     if labelled is None:
-        if classes is not None:
+        if labels is not None:
             raise ValueError(f"--classes: {denoiser.name} is not class-conditional")
         return {}
     every = [c for c in range(labelled.classes) if c != labelled.null_class]
-    labels = every if classes is None else _integers(classes, "--classes")
+    labels = every if labels is None else labels
     outside = [label for label in labels if not 0 <= label < labelled.classes]
     if outside:
         raise ValueError(f"--classes: {denoiser.name} has the classes 0 to {labelled.classes - 1}, got {outside[0]}")

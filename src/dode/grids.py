@@ -487,6 +487,13 @@ FAMILIES: dict[str, type[GridFamily]] = {
 GridLike = str | Grid | Sequence[float] | npt.NDArray[Any]
 
 
+def family(name: str) -> GridFamily:
+    """A grid by name; ValueError with the nearest for an unknown one."""
+    if name not in FAMILIES:
+        raise unknown_name("grid", name, FAMILIES)
+    return FAMILIES[name]()
+
+
 def make_grid(grid: GridLike | None, schedule: NoiseSchedule) -> Grid:
     """A grid from its name, from times, or as it is; the schedule's own default for None.
 
@@ -498,9 +505,7 @@ def make_grid(grid: GridLike | None, schedule: NoiseSchedule) -> Grid:
     if isinstance(grid, Grid):
         return grid
     if isinstance(grid, str):
-        if grid not in FAMILIES:
-            raise unknown_name("grid", grid, FAMILIES)
-        return FAMILIES[grid]()
+        return family(grid)
     return Explicit(tuple(_exact(float(t), schedule) for t in grid))
 
 

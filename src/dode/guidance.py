@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # A number, a function of the network's time, or a number for each evaluation of a tableau.
 Scale: TypeAlias = float | Callable[[float], float] | tuple[float, ...]
@@ -39,7 +38,7 @@ class Interval:
         return self.scale if self.low <= t <= self.high else 1.0
 
 
-def as_scale(given: float | Callable[[float], float] | Sequence[float]) -> Scale:
+def as_scale(given: float | Callable[[float], float] | Sequence[float] | Any) -> Scale:
     """What `Denoiser` takes as its guidance scale, in one of the three forms.
 
     Raises:
@@ -47,7 +46,7 @@ def as_scale(given: float | Callable[[float], float] | Sequence[float]) -> Scale
     """
     if callable(given):
         return given
-    if isinstance(given, np.ndarray | Tensor):
+    if hasattr(given, "tolist"):  # a tensor or an array
         given = given.tolist()
     if isinstance(given, Sequence) and not isinstance(given, str):
         scales = tuple(_number(scale) for scale in given)
@@ -101,6 +100,8 @@ def check_calls(scale: Scale, calls: int, *, at_least: bool = False) -> None:
 
 def guided(given: Tensor, null: Tensor, scale: float, rescale: float) -> Tensor:
     """N from the predictions with the condition and with the null condition, (batch, *shape) each; `rescale` is phi."""
+    import torch  # here: the command line checks scales before it needs PyTorch
+
     output = torch.lerp(null, given, scale)
     if not rescale:
         return output

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from dode.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def to_grid(samples: Tensor, columns: int | None = None, *, gap: int = 2, enlarge: int = 1) -> Image.Image:
@@ -32,7 +34,7 @@ def to_grid(samples: Tensor, columns: int | None = None, *, gap: int = 2, enlarg
     n, channels, height, width = samples.shape
     columns = min(n, columns or math.ceil(math.sqrt(n)))
     rows = math.ceil(n / columns)
-    values = ((samples.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    values = ((samples.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     values = values.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
     height, width = height * enlarge, width * enlarge
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 255, np.uint8)

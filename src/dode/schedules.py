@@ -18,7 +18,6 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 Array = npt.NDArray[np.float64]
 Schedule = TypeVar("Schedule", bound="NoiseSchedule")
@@ -383,7 +382,7 @@ class Flow(NoiseSchedule):
 
 
 def _vector(values: Any, name: str) -> Array:
-    if isinstance(values, torch.Tensor):
+    if hasattr(values, "detach"):  # a tensor: told by what is used of it, so that this module does without PyTorch
         values = values.detach().cpu().double().numpy()
     vector = np.asarray(values, np.float64)
     if vector.ndim != 1 or len(vector) < 2:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from dode.names import unknown_name
+
+# The paper's method, exactly: `distill(..., **PAPER)`.
+PAPER: dict[str, Any] = {"directions": "paper", "shrink": False, "refine": 0}
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,6 @@ from dode.solvers import solver as make_solver
 from dode.solvers.base import check_nfe
 from dode.tableau import Tableau
 
-# The paper's method, exactly: `distill(..., **PAPER)`.
-PAPER: dict[str, Any] = {"directions": "paper", "shrink": False, "refine": 0}
 # The paper's numbers: fitting samples, and parts of a step of its teacher.
 _PAPERS_SAMPLES, _PAPERS_SCALE = 100, 10
 # The solver whose base is asked for where all are tried, and that of a teacher of which only the scale is given.

@@ -1,0 +1,35 @@
+"""Ctrl-C and SIGTERM: both stop a command as `KeyboardInterrupt`, so that what cleans up after the one does after the other."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+# What is said of each.
+_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+_heard: list[int] = []
+
+
+def listen() -> None:
+    """From now on a signal raises KeyboardInterrupt, and is remembered: libraries turn what is raised while they are imported into
+    errors of their own. One that the caller of the process wants ignored stays ignored."""
+    for number in _WORDS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
+def heard() -> bool:
+    """A signal has come."""
+    return bool(_heard)
+
+
+def ended() -> tuple[str, int] | None:
+    """What to say and the exit code, 128 + the signal, where one has come; it is not to be disturbed by others."""
+    for number in _WORDS:
+        signal.signal(number, signal.SIG_IGN)
+    return (_WORDS[signal.Signals(_heard[0])], 128 + _heard[0]) if _heard else None
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    _heard.append(number)
+    raise KeyboardInterrupt
