@@ -114,7 +114,7 @@ def take(condition: Condition, rows: slice | list[int]) -> Condition:
 def hash_tensor(digest: hashlib._Hash, tensor: Tensor) -> None:
     """Add a tensor to a hash: dtype, shape and numbers."""
     digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
-    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 def hash_condition(digest: hashlib._Hash, condition: Condition) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from dode.cache import Cache
 from dode.conditions import Condition, cycle
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
@@ -84,13 +84,13 @@ class Tutor:
         teacher: its run.
         name: in words.
         dense: keep its states at any time.
-        cache: the folder that keeps them; None for none.
+        cache: what keeps them; None for nothing.
     """
 
     teacher: Teacher
     name: str
     dense: bool
-    cache: Path | None
+    cache: Cache | None
 
     @property
     def nfe(self) -> int:

@@ -81,6 +81,7 @@ def measured(plan: Plan, made: Made, began: float) -> Distilled:
                 "validation": 0 if made.validation is None else len(made.validation),
                 "seed": plan.seed,
             },
+            saved=max(ledger.saved, 0),
         )
     )
 

@@ -167,8 +167,9 @@ class Distilled:
         diverged: what was found, or the base that is given out in its place, is not finite on noise that it was measured on; or nothing
             could be measured. The warnings say which.
         seconds: wall time in all.
-        evaluations: network evaluations of one sample by purpose; all but "measurement" made the result.
+        evaluations: network evaluations of one sample by purpose, in this run; all but "measurement" made the result.
         settings: what it was made with: model, effort, teacher, samples, seed.
+        saved: evaluations that a cache made unnecessary: those that made the result are `cost` and these.
     """
 
     tableau: Tableau
@@ -192,6 +193,7 @@ class Distilled:
     seconds: float
     evaluations: Mapping[str, int]
     settings: Mapping[str, Any]
+    saved: int = 0
 
     @property
     def lambdas(self) -> Array:
@@ -208,7 +210,7 @@ class Distilled:
 
     @property
     def cost(self) -> int:
-        """Network evaluations that made the result, its measurement left out."""
+        """Network evaluations that made the result in this run, its measurement left out."""
         return sum(n for what, n in self.evaluations.items() if what != "measurement")
 
     @property
@@ -263,6 +265,7 @@ def with_statistics(result: Distilled) -> Distilled:
         "held_out": result.held_out and result.held_out.to_json(),
         "seconds": round(result.seconds, 3),
         "evaluations": dict(result.evaluations),
+        "saved": result.saved,
         "warnings": _warnings(result),
         **result.settings,
     }
