@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from common import SEED, network, options, publish
 
+from dode.cache import Cache
 from dode.conditions import cycle
 from dode.fine import PAIR, FineRun, whole_span
 from dode.grids import Point
@@ -48,7 +49,7 @@ def main() -> None:
         parts = grid.refine(schedule, times, [PARTS] * (len(times) - 1))
         fine = Teacher(solver.tableau(schedule, grid=parts), ())
         found, exact = (
-            teacher_states(denoiser, teacher, noise, own, dense=True, cache=args.work / args.network)
+            teacher_states(denoiser, teacher, noise, own, dense=True, cache=Cache(args.work / args.network))
             for teacher in (coarse, fine)
         )
 

@@ -151,7 +151,7 @@ def test_compare_writes_table_and_plot(folder: Path) -> None:
     )  # fmt: skip
     assert "pndm" in shown
     files = sorted(p.name for p in (folder / "report").iterdir())
-    assert files == ["comparison.csv", "comparison.md", "comparison.png"]
+    assert files == ["comparison.csv", "comparison.jsonl", "comparison.md", "comparison.png"]
     assert len((folder / "report" / "comparison.csv").read_text().splitlines()) == 5
     assert Image.open(folder / "report" / "comparison.png").width > 500
     fail(folder, "already has", "compare", "networks:linear", "--solver", "ddim", "--nfe", "2", "--out", "report")

@@ -62,6 +62,35 @@ def test_condition_is_fitted_and_measured_row_by_row() -> None:
     assert found.ratio < 1
 
 
+def test_interrupted_comparison_goes_on_and_comes_to_the_same(tmp_path: Path) -> None:
+    def run(records: Path | None, stop_after: int = 0, std: float = 0.3, **changes: object) -> tuple[list[dict], int]:
+        denoiser, done = dode.Denoiser(Mixture(SCHEDULE, std=std), SCHEDULE, shape=(4,), name="same name"), []
+
+        def stop(entry: Entry) -> None:
+            done.append(entry)
+            if len(done) == stop_after:
+                raise KeyboardInterrupt
+
+        options = SMALL | {"records": records, "on_entry": stop} | changes
+        found = compare(denoiser, ["pndm", "ddim"], [2, 3], **options)
+        return [e.to_json() for e in found.entries] + [{"doubt": found.reference_error}], denoiser.evaluations
+
+    whole, all_evaluations = run(None)
+    records = tmp_path / "comparison.jsonl"
+    for stop_after in (1, 3):
+        with pytest.raises(KeyboardInterrupt):
+            run(records, stop_after)
+    resumed, evaluations = run(records)
+    assert resumed == whole
+    assert 0 < evaluations < all_evaluations
+    assert run(records) == (whole, 0)
+    # What an entry depends on makes another one of it.
+    for changes in ({"std": 0.5}, {"held_out": 7}, {"reference_nfe": 31}, {"seed": 3}, {"options": HOW | {"samples": 9}}):
+        found, evaluations = run(records, **changes)
+        assert evaluations > 0 and found != whole
+    assert run(records, restart=True)[1] == all_evaluations
+
+
 def test_budget_that_a_solver_does_not_have_is_skipped_and_named() -> None:
     found = compare(mixture_denoiser(SCHEDULE), ["pndm", "ddim"], [2], **SMALL)
     skipped, run = found.entries
@@ -108,6 +137,21 @@ def test_table_in_a_file_has_the_numbers_of_the_entries(tmp_path: Path) -> None:
             assert float(row["distilled"]) == pytest.approx(e.distilled.mean(), rel=1e-5)
             assert float(row["ratio"]) == pytest.approx(e.ratio, rel=1e-5)
     with pytest.raises(FileExistsError, match="already has"):
+        found.save(tmp_path)
+
+
+def test_files_of_an_unfinished_comparison_are_no_hindrance(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = compare(mixture_denoiser(SCHEDULE), ["ddim"], [4], records=tmp_path / "comparison.jsonl", **SMALL)
+    written = found.save(tmp_path)
+    assert [path.name for path in written] == ["comparison.csv", "comparison.png", "comparison.md"]
+    (tmp_path / "comparison.md").unlink()  # as a kill leaves it
+    assert found.save(tmp_path) == written
+    (tmp_path / "comparison.md").unlink()
+    (tmp_path / "comparison.jsonl").unlink()  # files of another origin
+    with pytest.raises(
+        FileExistsError, match=r"already has comparison.csv, comparison.png: choose another folder, or start over"
+    ):
         found.save(tmp_path)
 
 

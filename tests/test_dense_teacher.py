@@ -15,6 +15,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 import dode
+from dode.cache import Cache
 from dode.distillation.batch import Batch
 from dode.grids import Point
 from dode.noise import standard_noise
@@ -220,10 +221,10 @@ def test_a_dense_run_is_kept_and_read_again(tmp_path: Path) -> None:
     noise = double_noise(7)
     teacher = Teacher(dode.solver("edm").tableau(SCHEDULES[0], 11), ())
     plain = teacher_states(denoiser, teacher, noise, {}, dense=True)
-    first = teacher_states(denoiser, teacher, noise, {}, dense=True, cache=tmp_path)
+    first = teacher_states(denoiser, teacher, noise, {}, dense=True, cache=Cache(tmp_path))
     assert len(list(tmp_path.iterdir())) == 3
     before = denoiser.evaluations
-    again = teacher_states(denoiser, teacher, noise, {}, dense=True, cache=tmp_path)
+    again = teacher_states(denoiser, teacher, noise, {}, dense=True, cache=Cache(tmp_path))
     # Each part of 3, 3 and 1 samples is probed at five times.
     assert denoiser.evaluations - before == 7 * 5
     for states in (first, again):

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 import dode
 from dode import host
+from dode.cache import Cache
 from dode.distillation import PAPER, linearisation
 from dode.distillation.batch import Batch
 from dode.distillation.choice import end_errors, measure
@@ -172,7 +173,7 @@ def test_what_is_on_the_device_does_not_grow_with_the_samples(effort: str, cache
 def test_teacher_states_are_on_the_host(tmp_path: Path) -> None:
     with FakeDevice() as device:
         denoiser = small(device=device)
-        for cache in (None, tmp_path, tmp_path):
+        for cache in (None, Cache(tmp_path), Cache(tmp_path)):
             states = teacher_states(
                 denoiser,
                 Teacher(dode.solver("ddim").tableau(SCHEDULE, 6), ()),

@@ -221,4 +221,4 @@ def test_an_interrupted_run_goes_on_from_its_folder(tmp_path: Path, effort: str)
     assert again.evaluations["end-to-end"] < whole.evaluations["end-to-end"]
     assert again.chosen == whole.chosen
     assert again.tableau.times.tolist() == whole.tableau.times.tolist()
-    np.testing.assert_allclose(again.tableau.b, whole.tableau.b, rtol=1e-9, atol=1e-12)
+    assert again.tableau.b.tolist() == whole.tableau.b.tolist()

@@ -11,13 +11,14 @@ SOURCE = Path(__file__).parent.parent / "src" / "dode"
 
 # Lowest first; a module may import from its own layer and from those before it.
 LAYERS = (
-    ("names", "foreign", "reading", "schemas", "stopping", "files", "noise", "host", "metrics", "guidance"),
+    ("names", "foreign", "reading", "schemas", "stopping", "files", "locks", "noise"),
+    ("host", "metrics", "guidance", "notes", "finite", "defaults", "outputs"),
     ("schedules",),
     ("statistics",),
     ("grids",),
     ("rows",),
     ("tableau", "conditions", "models"),
-    ("solvers", "calling", "inpainting"),
+    ("solvers", "calling", "inpainting", "amplification", "cache"),
     ("denoisers",),
     ("fingerprint",),
     ("first_output",),

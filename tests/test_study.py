@@ -164,7 +164,8 @@ def test_interrupted_study_goes_on_and_comes_to_the_same(tmp_path: Path) -> None
         run(records, stop)
     kept = records.read_text()
     records.write_text(kept + '{"key": "half a li')
-    resumed, evaluations = run(records)
+    with pytest.warns(UserWarning, match=re.escape(f"{records} is damaged (1 of ")):
+        resumed, evaluations = run(records)
     assert 0 < evaluations < all_evaluations
     for name in values:
         for a, b in zip(whole.results[name], resumed.results[name], strict=True):
@@ -173,9 +174,6 @@ def test_interrupted_study_goes_on_and_comes_to_the_same(tmp_path: Path) -> None
     assert run(records)[1] == 0
     assert run(records, seed=3)[1] > 0
     assert run(records, restart=True)[1] == all_evaluations
-    records.write_text("half\n")
-    with pytest.raises(ValueError, match="a line that no study wrote"):
-        run(records)
 
 
 def test_another_network_takes_nothing_from_the_records(tmp_path: Path) -> None:

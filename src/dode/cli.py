@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +29,8 @@ errors = Console(stderr=True, markup=False)
 _INTERRUPTED = 130
 # Characters of an error: paths and names in it may be anyone's.
 _LONGEST = 2000
+# A tableau was written, and the warnings say what diverged.
+_DIVERGED = 3
 
 Model = Annotated[
     str,
@@ -88,6 +93,7 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist
 
 @app.command()
 def distill(
+    context: typer.Context,
     model: Model,
     solver: Annotated[str, typer.Option(help="The solver; `dode models --solvers` lists them; auto tries them all.")],
     nfe: Annotated[int, typer.Option(help="Number of network evaluations of the distilled solver.")],
@@ -124,9 +130,12 @@ def distill(
 
     For example: dode distill fashion --solver deis --nfe 8 --out deis-8.json
     """
-    from dode.files import check_writable
+    from dode.files import check_folder
+    from dode.locks import output_file
 
-    check_writable(out, overwrite=force)
+    context.with_resource(output_file(out, overwrite=force))
+    if cache is not None:
+        check_folder(cache)
     how = _method(effort, paper)
     grids = {"grid": _grid(grid), "teacher_grid": _grid(teacher_grid)}
     if solver == "auto" and option:
@@ -163,6 +172,8 @@ def distill(
     result.save(out, overwrite=force)
     console.print(result.summary())
     console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+    if result.diverged:
+        raise typer.Exit(_DIVERGED)
 
 
 @app.command()
@@ -262,6 +273,7 @@ def models(
 
 @app.command()
 def compare(
+    context: typer.Context,
     model: Model,
     solver: Annotated[str, typer.Option(help="Solvers, separated by commas.")],
     nfe: Annotated[str, typer.Option(help="Numbers of network evaluations, separated by commas.")],
@@ -282,25 +294,31 @@ def compare(
 ) -> None:
     """Compare solvers, base and distilled, at several budgets: a table and a plot.
 
+    An interrupted comparison goes on where it was when the same command is given again; --force starts over.
+
     For example: dode compare fashion --solver ddim,deis,dpm-solver++ --nfe 5,8 --out report
     """
     from rich.progress import Progress
 
-    from dode.report.compare import check_output
+    from dode.locks import output_folder
+    from dode.report.compare import PAGE, RECORDS, Entry, check_output
     from dode.report.compare import compare as run
 
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"the folder {out.parent} does not exist: make it first")
-    if out.exists():
-        check_output(out, overwrite=force)
+    context.with_resource(output_folder(out, "comparison*"))
+    check_output(out, overwrite=force)
     chosen, stops, how = [_solver(name.strip(), None) for name in solver.split(",")], _grid(grid), _method(effort, paper)
     labels = None if classes is None else _integers(classes, "--classes")
     budgets = _integers(nfe, "--nfe")
     if min(budgets) < 1:
         raise ValueError(f"--nfe must be at least 1, got {min(budgets)}")
     denoiser = _load(model, _guidance(guidance_scale, guidance_interval, guidance_rescale), batch_size, device)
-    with Progress(console=errors, transient=True) as bar:
+    with Progress(console=errors, transient=True) as bar, _resumable(out / RECORDS, bar.console):
         task = bar.add_task("comparing", total=len(chosen) * len(budgets))
+
+        def show(entry: Entry) -> None:
+            (out / PAGE).unlink(missing_ok=True)  # from here on the folder holds an unfinished comparison
+            bar.update(task, advance=1, description=f"{entry.solver}, NFE {entry.nfe}")
+
         result = run(
             denoiser,
             chosen,
@@ -310,10 +328,11 @@ def compare(
             grid=stops,
             seed=seed,
             options=how,
-            on_entry=lambda entry: bar.update(task, advance=1, description=f"{entry.solver}, NFE {entry.nfe}"),
+            records=out / RECORDS,
+            restart=force,
+            on_entry=show,
             **_condition(denoiser, labels),
         )
-    out.mkdir(exist_ok=True)
     written = result.save(out, overwrite=force)
     console.print(result.table())
     console.print("wrote " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
@@ -321,6 +340,7 @@ def compare(
 
 @app.command()
 def study(
+    context: typer.Context,
     model: Model,
     out: Annotated[
         Path, typer.Option(help="The folder for the page (study.md), study.csv and the plots; made if it is not there.")
@@ -360,23 +380,20 @@ def study(
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from dode.locks import output_folder
     from dode.report.axes import NAMES, Result
     from dode.report.study import study as run
     from dode.report.study_page import PAGE, RECORDS, check_output
 
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"the folder {out.parent} does not exist: make it first")
     names = [name.strip() for name in axes.split(",")]
-    if out.exists():
-        check_output(out, names, overwrite=force)
+    context.with_resource(output_folder(out, "study*"))
+    check_output(out, names, overwrite=force)
     chosen, stops, others = _solver(solver, option), _grid(grid), _axis_values(values)
     labels = None if classes is None else _integers(classes, "--classes")
     denoiser = _load(model, _guidance(guidance_scale, None, guidance_rescale), batch_size, device)
     condition = _condition(denoiser, labels)
-    made = not out.exists()
-    out.mkdir(exist_ok=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True) as bar:
+    with Progress(*columns, console=errors, transient=True) as bar, _resumable(out / RECORDS, bar.console):
         task = bar.add_task("studying", total=None)
 
         def show(axis: str, result: Result, done: int, total: int) -> None:
@@ -388,31 +405,23 @@ def study(
             bar.console.print(f"{where}, {NAMES[case.method]}: {found}", highlight=False, soft_wrap=True)
             bar.update(task, completed=done, total=total)
 
-        try:
-            result = run(
-                denoiser,
-                chosen,
-                nfe,
-                names,
-                values=others,
-                samples=samples,
-                repeats=repeats,
-                held_out=held_out,
-                reference_nfe=reference_nfe,
-                grid=stops,
-                seed=seed,
-                records=out / RECORDS,
-                restart=force,
-                on_result=show,
-                **condition,
-            )
-        except KeyboardInterrupt:
-            kept = f"what is done is kept in {out / RECORDS}: the same command without --force goes on from there"
-            bar.console.print(kept, highlight=False, soft_wrap=True)
-            raise
-        finally:
-            if made and not any(out.iterdir()):
-                out.rmdir()
+        result = run(
+            denoiser,
+            chosen,
+            nfe,
+            names,
+            values=others,
+            samples=samples,
+            repeats=repeats,
+            held_out=held_out,
+            reference_nfe=reference_nfe,
+            grid=stops,
+            seed=seed,
+            records=out / RECORDS,
+            restart=force,
+            on_result=show,
+            **condition,
+        )
     written = result.save(out, overwrite=force, command=shlex.join(["dode", *sys.argv[1:]]))
     for table in result.tables():
         console.print(table)
@@ -435,11 +444,14 @@ def common(
 
 
 def main() -> None:
-    """Run the command line: bad input is one line on standard error and exit code 2, Ctrl-C is exit code 130."""
+    """Run the command line: bad input is one line on standard error and exit code 2, a result that diverges 3, Ctrl-C 130."""
+    warnings.showwarning = _warn
     try:
         code = app(standalone_mode=False)
     except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as error:
-        _fail(str(error))
+        # Python 3.10 has the notes in the message.
+        notes = [f"({note})" for note in getattr(error, "__notes__", ()) if note not in str(error)]
+        _fail(" ".join([str(error), *notes]))
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Exception as error:
@@ -448,6 +460,22 @@ def main() -> None:
             raise
         _fail(error.format_message())
     sys.exit(code or 0)
+
+
+@contextmanager
+def _resumable(records: Path, shown: Console) -> Iterator[None]:
+    """Say at Ctrl-C what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"what is done is kept in {records}: the same command without --force goes on from there"
+        shown.print(kept, highlight=False, soft_wrap=True)
+        raise
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as one line."""
+    errors.print(f"warning: {' '.join(str(message).split())}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _fail(message: str) -> None:

@@ -1,41 +1,98 @@
-"""Writing files so that nothing half-written is ever seen."""
+"""Writing files so that nothing half-written is ever seen, and that what cannot be written is known before the work."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+# In the names of temporary files, so that those of killed runs are known.
+_MARK = ".dode-"
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any], *, overwrite: bool = False) -> None:
     """Call `write` with a temporary file beside `path`, then rename it; on any failure the temporary file is removed.
 
+    A symbolic link is followed, also one whose target is not there yet: the target is written, and the link stays.
+
     Raises:
         FileExistsError: `path` is there and `overwrite` is False.
-        FileNotFoundError: the folder of `path` is not there.
+        FileNotFoundError: the folder of `path`, or of what it links to, is not there.
+        OSError: the folder or the file cannot be written.
     """
-    check_writable(path, overwrite=overwrite)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    target = _target(path, overwrite)
+    temporary = _temporary(target)
     try:
         write(temporary)
         temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def check_writable(path: Path, *, overwrite: bool = False) -> None:
-    """The checks of `write_atomically`, to be made before long work."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist: make it first")
-    if path.is_dir():
+    """The checks of `write_atomically`, to be made before long work; a temporary file is made, and removed again."""
+    _temporary(_target(path, overwrite)).unlink()
+
+
+def check_folder(folder: Path) -> None:
+    """Raise OSError if files cannot be made in a folder, which need not be there yet; nothing is left behind."""
+    nearest = Path(os.path.realpath(folder))
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise NotADirectoryError(f"{folder} cannot be a folder, since {nearest} is a file: name another one")
+    _temporary(nearest / "check").unlink()
+
+
+def sweep(folder: Path, name: str = "*", age: float = 0.0) -> None:
+    """Remove the temporary files that killed runs left in a folder.
+
+    Args:
+        folder: where they are.
+        name: of the files that they were to become, a pattern.
+        age: seconds since something was last written into them: what is younger may belong to a run that goes on.
+    """
+    before = time.time() - age
+    for left in folder.glob(f".{Path(name).stem}{_MARK}*{Path(name).suffix}"):
+        with suppress(OSError):
+            if left.stat().st_mtime <= before:
+                left.unlink()
+
+
+def _target(path: Path, overwrite: bool) -> Path:
+    """The file that is to be written: `path`, or what it links to."""
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(f"{path} is a link that leads back to itself: name another file")
+    if not target.parent.is_dir():
+        towards = "" if target.parent == path.parent.absolute() or not path.is_symlink() else f", where the link {path} leads,"
+        where = target.parent if towards else path.parent
+        raise FileNotFoundError(f"the folder {where}{towards} does not exist: make it first")
+    if target.is_dir():
         raise FileExistsError(f"{path} is a folder: name a file")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists: choose another name, or overwrite it (--force)")
+    if target.exists():
+        if not overwrite:
+            raise FileExistsError(f"{path} exists: choose another name, or overwrite it (--force)")
+        if not os.access(target, os.W_OK):
+            raise PermissionError(f"{path} is read-only: choose another name, or allow writing it")
+    return target
+
+
+def _temporary(target: Path) -> Path:
+    """A new empty file beside another one."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem}{_MARK}", suffix=target.suffix, dir=target.parent)
+    except OSError as error:
+        raise type(error)(
+            f"no file can be made in the folder {target.parent} ({error.strerror or error}): choose another one, or allow it"
+        ) from None
+    os.close(handle)
+    return Path(name)
 
 
 def _umask() -> int:

@@ -12,15 +12,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path as FilePath
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dode.cache import FORM, Cache
 from dode.conditions import Condition, hash_tensor, take
 from dode.denoisers import Denoiser
-from dode.files import write_atomically
 from dode.fingerprint import hash_network
 from dode.grids import Point
 from dode.host import Rows, bytes_of, samples_at_once
@@ -168,7 +166,7 @@ def teacher_states(
     cond: Condition,
     *,
     dense: bool = False,
-    cache: FilePath | None = None,
+    cache: Cache | None = None,
 ) -> States:
     """Run the teacher.
 
@@ -181,8 +179,8 @@ def teacher_states(
         noise: (batch, *shape), standard normal.
         cond: the condition, a row a sample.
         dense: keep every state with its slope, to be asked for states at any time.
-        cache: a folder to keep the states in, a file for each part of the batch: a run that was interrupted goes on from the
-            parts that are there. Files are found by what they depend on: noise, condition, tableau, settings and probes of the network.
+        cache: where to keep the states, an entry for each part of the batch: a run that was interrupted goes on from the parts that
+            are there. Entries are found by what they depend on: noise, condition, tableau, settings and probes of the network.
 
     Raises:
         FloatingPointError: the teacher's states are not finite.
@@ -201,7 +199,7 @@ def teacher_states(
             continue
         for i, state in job.run():
             if i not in whole:
-                whole[i] = torch.empty((len(noise), *state.shape[1:]), dtype=state.dtype)
+                whole[i] = torch.empty((len(noise), *state.shape[1:]), dtype=state.dtype, device="cpu")
             whole[i][rows] = state
     states: list[Tensor | Rows] = (
         [whole[i] for i in range(len(whole))] if cache is None else [Rows(each) for each in zip(*pieces, strict=True)]
@@ -255,22 +253,22 @@ class _Job:
                         )
                     yield next(states), x
 
-    def cached(self, folder: FilePath) -> list[Tensor]:
-        """As `run`, mapped from its file, which is made where it is not there."""
-        path = folder / f"teacher-{self._key()}.safetensors"
-        if path.is_file():
-            if self.denoiser.watcher is not None:
-                self.denoiser.watcher(self.tableau.nfe * len(self.noise))
-        else:
-            content = {str(i): state.cpu().contiguous() for i, state in self.run()}
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda temporary: save_file(content, temporary), overwrite=True)
-        stored = load_file(path)
+    def cached(self, cache: Cache) -> list[Tensor]:
+        """As `run`, mapped from its entry, which is made where it is not there."""
+        name = f"teacher-{self._key()}.safetensors"
+        stored = cache.tensors(name)
+        if stored is None:
+            made = {str(i): state.cpu().contiguous() for i, state in self.run()}
+            cache.keep_tensors(name, made)
+            # What could not be written stays in memory.
+            stored = cache.tensors(name) or made
+        elif self.denoiser.watcher is not None:
+            self.denoiser.watcher(self.tableau.nfe * len(self.noise))
         return [stored[str(i)] for i in range(len(stored))]
 
     def _key(self) -> str:
         """A hash of all that the states depend on; the network is known by its parameters and by what it gives for a few samples."""
-        tableau, digest = self.tableau, hashlib.sha256()
+        tableau, digest = self.tableau, hashlib.sha256(str(FORM).encode())
         for array in (tableau.times, tableau.alphas, tableau.sigmas, tableau.a, tableau.b):
             digest.update(array.tobytes())
         digest.update(repr((self.wanted, self.dense, tableau.noise_scale)).encode())

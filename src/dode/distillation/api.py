@@ -90,7 +90,8 @@ def distill(plan: Plan) -> Distilled:
         targets: for each row the states to reach, (K, samples, *shape), in place of a teacher; needs `noise`. The last fifth of the
             samples then is the validation set, if one is needed.
         budget: network evaluations of one sample for all but the measurement; by effort if None.
-        cache: a folder that keeps the teacher's states and the end-to-end fit: an interrupted run goes on from there.
+        cache: a folder that keeps the teacher's states and the end-to-end fit: an interrupted run goes on from there, and comes to the
+            same to the last bit. What is damaged in it is made again, with a warning.
         progress: show a progress bar.
         cond: the condition. Tensors have a row a sample; sample i takes row i modulo their number, other sets go on counting.
 
@@ -98,5 +99,6 @@ def distill(plan: Plan) -> Distilled:
         ValueError: a budget, grid, option or shape that cannot be; fewer samples than directions; a teacher that is coarser than
             the student.
         FloatingPointError: the network gave NaN or infinite values; the message names the step.
+        OSError: files cannot be made in the folder of the cache.
     """
     return run(plan)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from dode.cache import Cache
 from dode.conditions import Condition, cycle
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
+from dode.finite import check_finite
 from dode.noise import FITTING, HELD_OUT, VALIDATION, standard_noise
 from dode.teacher import Teacher, teacher_states
 
@@ -83,13 +84,13 @@ class Tutor:
         teacher: its run.
         name: in words.
         dense: keep its states at any time.
-        cache: the folder that keeps them; None for none.
+        cache: what keeps them; None for nothing.
     """
 
     teacher: Teacher
     name: str
     dense: bool
-    cache: Path | None
+    cache: Cache | None
 
     @property
     def nfe(self) -> int:
@@ -114,6 +115,8 @@ def given(
             f"targets must have shape {(rows, *noise.shape)}, a state for each row, got {len(targets)} of "
             f"{tuple(targets[0].shape) if len(targets) else '-'}"
         )
+    for i, target in enumerate(targets):
+        check_finite(f"the target of row {i + 1}", target)
     whole = Batch(noise, cond, list(targets))
     if not choose:
         return whole, None

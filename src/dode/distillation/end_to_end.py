@@ -9,12 +9,13 @@ dozen validation samples alone may hold none of the far ones that the fit has me
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from dode.cache import Entry
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
 from dode.distillation.linearisation import Differences, Problem, changed, unknowns
@@ -92,7 +93,7 @@ def refine(
     inner_weight: float = 0.0,
     patience: int = 6,
     differences: Differences | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Entry | None = None,
     on_step: Callable[[int, float, float], None] | None = None,
 ) -> Refined:
     """Fit a tableau end to end.
@@ -111,7 +112,8 @@ def refine(
         inner_weight: weight of each inner state's square distance to its own target, beside the end point's; 0 for the end alone.
         patience: accepted steps that are no better after which to stop.
         differences: how derivatives are taken; as the network's rounding asks for if None.
-        checkpoint: a file to keep the fit in after each accepted step and at its end; where it is there, the fit goes on from it.
+        checkpoint: what keeps the fit after each accepted step and at its end; where it is there, the fit goes on from it, and comes to
+            the same end to the last bit.
         on_step: called with (iteration, fitting error, validation error) after each accepted step.
 
     Raises:
@@ -123,7 +125,11 @@ def refine(
     problem = Problem(denoiser, tableau, tuple(unknowns(tableau, outputs, times)), fit, inner_weight)
     problem.check()
     judge = Problem(denoiser, tableau, problem.unknowns, validation, 0.0)
-    progress = _Progress.begin(problem, judge, tableau, checkpoint)
+    kept = None if checkpoint is None else checkpoint.read()
+    progress = _Progress.begin(problem, judge, tableau) if kept is None else _Progress.resumed(kept, problem, tableau)
+    # The budget and all that hangs on it go on from what was spent then, whatever was asked again since to get here.
+    saved = 0 if kept is None else progress.spent - (denoiser.evaluations - begun)
+    begun -= saved
     trial_cost, judge_cost = tableau.nfe * len(fit), tableau.nfe * len(validation)
     if not progress.samples:
         step = problem.jacobian_cost(1) + trial_cost + judge_cost
@@ -132,8 +138,6 @@ def refine(
         problem.differences = progress.differences = differences or Differences()
         progress.samples = jacobian_samples or problem.affordable(budget, trial_cost + judge_cost)
     problem.differences = progress.differences
-    saved = progress.spent
-    begun -= saved
     stopped = progress.stopped
     while not stopped:
         left = budget - judge_cost - (denoiser.evaluations - begun)
@@ -262,19 +266,19 @@ class _Progress:
     promised: float = 1.0
 
     @classmethod
-    def begin(cls, problem: Problem, judge: Problem, tableau: Tableau, checkpoint: Path | None) -> _Progress:
-        """From the tableau, or from where a checkpoint left off."""
-        output = problem.denoiser.output
-        student = Student.of(tableau, output)
-        if checkpoint is None or not checkpoint.is_file():
-            error, validation = problem.error(student), judge.error(student)
-            score = _score(problem, error, validation, fitted=False)
-            return cls(student, student, error, validation, error, validation, score, validation, score)
-        saved = Tableau.load(checkpoint)
-        state = dict(saved.meta["refine"])
-        best, differences = Tableau.from_json(state.pop("best")), Differences(**state.pop("differences", {}))
-        current, best_student = (replace(Student.of(t, output), base=tableau) for t in (saved, best))
-        return cls(current, best_student, differences=differences, **state)
+    def begin(cls, problem: Problem, judge: Problem, tableau: Tableau) -> _Progress:
+        """From the tableau."""
+        student = Student.of(tableau, problem.denoiser.output)
+        error, validation = problem.error(student), judge.error(student)
+        score = _score(problem, error, validation, fitted=False)
+        return cls(student, student, error, validation, error, validation, score, validation, score)
+
+    @classmethod
+    def resumed(cls, kept: Mapping[str, Any], problem: Problem, tableau: Tableau) -> _Progress:
+        """From where a checkpoint left off."""
+        start = Student.of(tableau, problem.denoiser.output)
+        students = {name: start.with_numbers(kept[name]) for name in ("student", "best")}
+        return cls(**{**kept, **students, "differences": Differences(**kept["differences"])})
 
     def error_gain(self, before: float) -> float:
         """The share of an earlier error that is gone."""
@@ -288,10 +292,10 @@ class _Progress:
         if score < self.best_score:
             self.best, self.best_validation, self.best_score = self.student, validation, score
 
-    def save(self, checkpoint: Path | None) -> None:
+    def save(self, checkpoint: Entry | None) -> None:
+        """Keep all of it."""
         if checkpoint is None:
             return
-        numbers = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("student", "best")}
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        state = numbers | {"best": self.best.tableau().to_json(), "differences": asdict(self.differences)}
-        self.student.tableau().with_meta(refine=state).save(checkpoint, overwrite=True)
+        numbers = {f.name: getattr(self, f.name) for f in fields(self)}
+        students = {name: numbers[name].to_json() for name in ("student", "best")}
+        checkpoint.write({**numbers, **students, "differences": asdict(self.differences)})

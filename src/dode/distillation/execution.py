@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
+from dode.conditions import Condition
 from dode.distillation.batch import Batch
-from dode.distillation.data import CHOICE, FIT, Noises, given
+from dode.distillation.data import CHOICE, FIT, Noises, Tutor, given
 from dode.distillation.gram import RIDGES
 from dode.distillation.ledger import Ledger
 from dode.distillation.method import Method, Outcome
@@ -68,12 +71,16 @@ def carry_out(plan: Plan, ledger: Ledger) -> Made:
 
 def _taught(plan: Plan, teaching: Teaching, noises: Noises, ledger: Ledger) -> tuple[Batch, Batch | None]:
     """Fitting and validation set with a teacher's states."""
-    tutor = teaching.tutor
+    fit = _batch(plan, teaching.tutor, ledger, *noises.of(FIT))
+    return fit, _batch(plan, teaching.tutor, ledger, *noises.of(CHOICE)) if plan.validation else None
+
+
+def _batch(plan: Plan, tutor: Tutor, ledger: Ledger, noise: Tensor, cond: Condition) -> Batch:
+    """Samples with a teacher's states. They are charged as if there were no cache."""
     with ledger.count("teacher"):
-        fit = tutor.batch(plan.denoiser, *noises.of(FIT))
-        judging = tutor.batch(plan.denoiser, *noises.of(CHOICE)) if plan.validation else None
-    ledger.saved += tutor.nfe * (plan.samples + plan.validation) - ledger.last
-    return fit, judging
+        batch = tutor.batch(plan.denoiser, noise, cond)
+    ledger.saved += tutor.nfe * len(noise) - ledger.last
+    return batch
 
 
 def _made(
@@ -111,7 +118,7 @@ def _method(
 
     def more(first: int, last: int) -> Batch:
         assert tutor is not None
-        return tutor.batch(plan.denoiser, *noises.of(CHOICE, first, last))
+        return _batch(plan, tutor, ledger, *noises.of(CHOICE, first, last))
 
     return Method(
         denoiser=plan.denoiser,

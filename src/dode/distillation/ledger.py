@@ -13,8 +13,8 @@ class Ledger:
 
     Attributes:
         evaluations: network evaluations of one sample, by purpose in the order of first use.
-        saved: evaluations that a cache made unnecessary: they count against a budget, so that a run that goes on from its cache
-            ends where an uninterrupted one does.
+        saved: evaluations that a cache made unnecessary, less those that it asks for itself: they count against a budget, so that a run
+            that goes on from its cache ends where an uninterrupted one does, with a cache or without.
         last: evaluations that were booked last.
     """
 

@@ -6,10 +6,10 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
+from dode.cache import FORM, Cache, Entry
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
 from dode.distillation.choice import DROPPED_ROWS, FACTORS, Candidate, best, judge, leader_of, shrunk
@@ -116,11 +116,11 @@ class Method:
         spending: what is tried.
         iterations: accepted steps of the end-to-end fit at the most; 0 for none.
         budget: network evaluations that all may take together, teacher included.
-        cache: the folder where end-to-end fits keep their state.
+        cache: where end-to-end fits keep their state.
         ledger: where evaluations are booked.
         fit, validation: the data; without validation the closed form is given out as it is.
-        more: from samples first .. last - 1 of the validation noise to their data, and the teacher's evaluations of a sample; None where
-            there is no more.
+        more: from samples first .. last - 1 of the validation noise to their data, which are booked, and the teacher's evaluations of a
+            sample; None where there is no more.
         too_coarse: whether a result with this error needs a finer teacher, and there is one to be had: then nothing more is fitted to this
             one.
         doubt: the mean square distance that the teacher's end points may be from the truth; nan where that is not known.
@@ -133,7 +133,7 @@ class Method:
     spending: Effort
     iterations: int
     budget: int
-    cache: Path | None
+    cache: Cache | None
     ledger: Ledger
     fit: Batch
     validation: Batch | None
@@ -267,10 +267,10 @@ class Method:
         left = (self.budget - self.ledger.charged - start.nfe * len(self.validation)) * share
         if attempt.outcome.refined is not None and left < start.nfe * len(self.fit):
             return attempt
-        file = None if self.cache is None else self._checkpoint(self.cache, start, (left, times, steps))
+        entry = None if self.cache is None else self._checkpoint(self.cache, start, (left, times, steps))
         with self.ledger.count("end-to-end"):
             refined = refine(
-                self.denoiser, start, self.fit, self.validation, budget=left, times=times, iterations=steps, checkpoint=file
+                self.denoiser, start, self.fit, self.validation, budget=left, times=times, iterations=steps, checkpoint=entry
             )
         self.ledger.saved += refined.saved
         label = ", ".join(filter(None, ("end to end", "with times" if times else "", attempt.name)))
@@ -279,14 +279,14 @@ class Method:
         refined = refined if before is None else before.followed_by(refined)
         return replace(attempt, refined=found, outcome=replace(attempt.outcome, refined=refined))
 
-    def _checkpoint(self, folder: Path, start: Tableau, settings: tuple[float | bool, ...]) -> Path:
+    def _checkpoint(self, cache: Cache, start: Tableau, settings: tuple[float | bool, ...]) -> Entry:
         """Where an end-to-end fit keeps its state: a name for all that it depends on, the network too."""
         assert self.validation is not None
-        digest = hashlib.sha256(repr((start.digest, self.fit.digest, self.validation.digest, *settings)).encode())
+        digest = hashlib.sha256(repr((FORM, start.digest, self.fit.digest, self.validation.digest, *settings)).encode())
         with self.ledger.count("end-to-end"):
             hash_network(digest, self.denoiser, start.points[: start.rows], self.fit.noise, self.fit.cond)
         self.ledger.saved -= self.ledger.last  # without a cache there is the same budget
-        return folder / f"refine-{digest.hexdigest()[:32]}.json"
+        return cache.entry(f"refine-{digest.hexdigest()[:32]}.json")
 
     def _closed_form(self, base: Tableau) -> Outcome:
         along = make_directions(self.directions, base)
@@ -335,8 +335,7 @@ class Method:
             more = min(have, most - have)
             if self.ledger.charged + more * (teachers_nfe + 2 * base.tableau.nfe) > self.budget:
                 break
-            with self.ledger.count("teacher"):
-                batch = make(have, have + more)
+            batch = make(have, have + more)
             base, leader = (self._on_more(candidate, batch) for candidate in (base, leader))
             candidates = [base, *(leader if c.name == leader.name else c for c in candidates[1:])]
             picked, have = best([base, leader]), have + more

@@ -9,11 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from dode.conditions import Condition, as_condition
+from dode.cache import Cache
+from dode.conditions import Condition, checked_condition
 from dode.denoisers import Denoiser
 from dode.distillation.data import CHOICE, FIT, UNSEEN, NoiseSource
 from dode.distillation.directions import DirectionsLike, make_directions
 from dode.distillation.effort import Effort, effort_of
+from dode.files import check_folder
 from dode.grids import Explicit, Grid, GridLike, make_grid
 from dode.solvers import Path as SolverPath
 from dode.solvers import Solver
@@ -66,7 +68,7 @@ class Plan:
         targets: states in place of a teacher.
         teacher: what is said of the teacher; None with `targets`.
         budget: network evaluations for all but the measurement.
-        cache: a folder for what an interrupted run goes on from.
+        cache: of what an interrupted run goes on from.
         progress: show a bar.
     """
 
@@ -90,7 +92,7 @@ class Plan:
     targets: Tensor | Sequence[Tensor] | None
     teacher: TeacherPlan | None
     budget: int
-    cache: Path | None
+    cache: Cache | None
     progress: bool
 
     @property
@@ -182,7 +184,7 @@ def make_plan(
     said = _teacher(denoiser, base, chosen, paper, teacher, teacher_grid, teacher_scale, teacher_nfe)
     return Plan(
         denoiser=denoiser,
-        cond=as_condition(cond),
+        cond=checked_condition(cond),
         base=base,
         solver=chosen,
         path=path,
@@ -201,9 +203,15 @@ def make_plan(
         targets=targets,
         teacher=said if targets is None else None,
         budget=spending.evaluations(base.nfe) if budget is None else budget,
-        cache=None if cache is None else Path(cache),
+        cache=None if cache is None else _cache(Path(cache)),
         progress=progress,
     )
+
+
+def _cache(folder: Path) -> Cache:
+    """A cache in a folder; OSError where it cannot be written."""
+    check_folder(folder)
+    return Cache(folder)
 
 
 def _check_counts(samples: int, validation: int, held_out: int, *, choose: bool) -> None:

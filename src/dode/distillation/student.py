@@ -8,7 +8,9 @@ N is the network's own output (of the kind `prediction`); a shared first output 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +66,15 @@ class Student:
         if tableau.first == "zero":
             q[:, 0] = 0
         return cls(tableau.points, p, q, prediction, tableau)
+
+    def to_json(self) -> dict[str, Any]:
+        """Its numbers, as they are: the tableau's are others, by rounding."""
+        return {"points": [astuple(point) for point in self.points], "p": self.p.tolist(), "q": self.q.tolist()}
+
+    def with_numbers(self, data: Mapping[str, Any]) -> Student:
+        """The student with the numbers that `to_json` gave."""
+        points = tuple(Point(*point) for point in data["points"])
+        return replace(self, points=points, p=np.array(data["p"]), q=np.array(data["q"]))
 
     def tableau(self) -> Tableau:
         """As a tableau over states and denoised samples: N_j = (D_j - u_j x_j) / w_j."""

@@ -56,7 +56,10 @@ def _statistics(tableau: Tableau) -> RenderableType:
         _refinement(made.refined),
         f"teacher: {made.teacher}{_teacher_error(made)}",
         f"{made.samples} fitting and {made.validation} validation samples, seed {made.seed}, effort {made.effort}",
-        "evaluations: " + ", ".join(f"{n:,} {what}" for what, n in made.evaluations.items() if n) + f"; {made.seconds:.1f} s",
+        "evaluations: "
+        + ", ".join(f"{n:,} {what}" for what, n in made.evaluations.items() if n)
+        + (f"; {made.saved:,} more from the cache" if made.saved else "")
+        + f"; {made.seconds:.1f} s",
         *(f"warning: {text}" for text in made.warnings),
     ]
     parts: list[RenderableType] = [

@@ -111,10 +111,11 @@ def fashion_classifier() -> FashionClassifier:
     import torch
     from safetensors.torch import load_file
 
+    from dode.defaults import usual_defaults
     from dode.models.classifier import FashionClassifier
 
     # The first weights are random and thrown away: the caller's random state stays as it was.
-    with torch.random.fork_rng(devices=[]):
+    with usual_defaults(), torch.random.fork_rng(devices=[]):
         classifier = FashionClassifier()
     classifier.load_state_dict(load_file(_HERE / "fashion_classifier.safetensors"))  # float16 on disk
     return classifier.requires_grad_(False).eval()

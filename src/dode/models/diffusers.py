@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from dode.defaults import usual_defaults
 from dode.foreign import first_line, printable
 from dode.models.traits import KNOWN, RENAMED, TRANSFORMERS, Traits
 from dode.models.unet import UNet, full_config
@@ -96,6 +97,7 @@ def adapt(net: nn.Module, traits: Traits, space_to_depth: int = 1) -> Adapted:
     return Adapted(adapted, traits.shape(space_to_depth), traits.null_condition, traits.integer_times)
 
 
+@usual_defaults()
 def load_network(folder: Path, kind: str, config: Mapping[str, Any], stored: Stored) -> nn.Module:
     """The network of a folder: float32, evaluation mode, no gradients.
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,23 @@ import numpy as np
 from rich.table import Table
 
 from dode import statistics
-from dode.conditions import Condition
+from dode.conditions import Condition, as_condition, hash_condition
 from dode.denoisers import Denoiser
 from dode.distillation import make_plan, run
 from dode.distillation.batch import Batch
 from dode.distillation.choice import end_errors
-from dode.files import write_atomically
-from dode.grids import GridLike
+from dode.grids import Grid, GridLike
 from dode.metrics import mean_square
-from dode.report.reference import reference_error, reference_run, unseen_batch
+from dode.report.folder import check_report, records_of, require_matplotlib, save_report
+from dode.report.records import Records, context_of
+from dode.report.reference import reference_error, reference_run, reference_tableau, report_noise, unseen_batch
 from dode.schedules import Array
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
 
+PAGE = "comparison.md"
+RECORDS = records_of(PAGE)
+_FILES = ("comparison.csv", "comparison.png")
 # Beside the mean: the figures of a table.
 _FIGURES = ("median", "high", "relative")
 
@@ -49,6 +55,17 @@ class Entry:
     distilled: Array
     skipped: str = ""
     power: Array | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields as JSON has them."""
+        arrays = {name: getattr(self, name) for name in ("base", "distilled", "power")}
+        return {**vars(self), **{name: None if array is None else array.tolist() for name, array in arrays.items()}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Entry:
+        """The entry that `to_json` gave."""
+        arrays = {name: None if data[name] is None else np.array(data[name]) for name in ("base", "distilled", "power")}
+        return cls(**{f.name: data[f.name] for f in fields(cls)} | arrays)
 
     @property
     def ratio(self) -> float:
@@ -168,21 +185,14 @@ class Comparison:
         return lines
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
-        """Write comparison.csv, comparison.md and comparison.png (needs `dode[report]`) into a folder that exists.
+        """Write comparison.csv, comparison.png (needs `dode[report]`) and comparison.md into a folder that exists.
 
         Raises:
-            FileExistsError: one of the files is there and `overwrite` is False; none is written then.
+            FileExistsError: the folder has a finished comparison, or some of the files and no records, and `overwrite` is False; nothing is
+                written then.
         """
-        folder = Path(folder)
-        writers: dict[str, Callable[[Path], object]] = {
-            "comparison.csv": self._write_csv,
-            "comparison.md": lambda path: path.write_text(self.page(), encoding="utf-8"),
-            "comparison.png": self._plot,
-        }
-        check_output(folder, overwrite=overwrite)
-        for name, writer in writers.items():
-            write_atomically(folder / name, writer, overwrite=overwrite)
-        return [folder / name for name in writers]
+        writers = dict(zip(_FILES, (self._write_csv, self._plot), strict=True))
+        return save_report(Path(folder), writers, PAGE, self.page(), overwrite=overwrite)
 
     def _write_csv(self, path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -233,6 +243,8 @@ def compare(
     grid: GridLike | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    records: str | Path | None = None,
+    restart: bool = False,
     on_entry: Callable[[Entry], None] | None = None,
     **cond: Any,
 ) -> Comparison:
@@ -247,21 +259,45 @@ def compare(
         grid: as `distill`.
         seed: of the noise.
         options: further arguments of `distill`, such as effort or samples; `PAPER` for the paper's method.
+        records: a file, JSON lines, that keeps each entry as it is finished; what is there is not done again.
+        restart: forget what the records hold.
         on_entry: called with each entry as it is finished.
         cond: the condition, as `distill`.
 
     Raises:
         ValueError: arguments as `distill`; a budget that a solver does not have only skips its entry.
         FloatingPointError: the reference is not finite.
+        TypeError: a condition or an option that cannot be told from another one, where there are records.
     """
     chosen = [make_solver(s) if isinstance(s, str) else s for s in solvers]
-    unseen = unseen_batch(denoiser, cond, held_out, reference_nfe, seed=seed)
-    doubt = reference_error(denoiser, unseen, reference_nfe)
     how = {"seed": seed, **(options or {})}
+    path = None if records is None else Path(records)
+    noise, cond = report_noise(denoiser, held_out, seed), as_condition(cond)
+    reference = reference_tableau(denoiser.schedule, reference_nfe)
+    context = (
+        "" if path is None else context_of(denoiser, cond, noise, reference, str((grid, held_out, reference_nfe)), _digest(how))
+    )
+    kept = Records(path, context, lambda: denoiser.evaluations, restart)
+
+    @cache
+    def unseen() -> Batch:
+        return unseen_batch(denoiser, cond, held_out, reference_nfe, seed=seed)
+
+    def measured(s: Solver, nfe: int) -> Entry:
+        found = kept.known(
+            {"what": "entry", "solver": str(s), "nfe": nfe},
+            lambda: compare_one(denoiser, s, nfe, unseen(), grid=grid, options=how, cond=cond).to_json(),
+        )
+        return Entry.from_json(found)
+
+    def off() -> dict[str, Any]:
+        return {"error": reference_error(denoiser, unseen(), reference_nfe)}
+
+    doubt = kept.known({"what": "reference"}, off)["error"]
     entries = []
     for s in chosen:
         for nfe in budgets:
-            entry = compare_one(denoiser, s, nfe, unseen, grid=grid, options=how, cond=cond)
+            entry = measured(s, nfe)
             entries.append(entry)
             if on_entry is not None:
                 on_entry(entry)
@@ -301,23 +337,14 @@ def compare_one(
 
 def check_output(folder: Path, *, overwrite: bool) -> None:
     """The checks of `Comparison.save`, to be made before long work."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"the folder {folder} does not exist: make it first")
-    names = ("comparison.csv", "comparison.md", "comparison.png")
-    there = [name for name in names if (folder / name).exists()]
-    if there and not overwrite:
-        raise FileExistsError(f"{folder} already has {', '.join(there)}: choose another folder, or overwrite (--force)")
-    require_matplotlib()
+    check_report(folder, _FILES, PAGE, overwrite=overwrite)
 
 
-def require_matplotlib() -> Any:
-    """The matplotlib module with its figures; ImportError that names the extra where it is not installed."""
-    try:
-        import matplotlib
-        import matplotlib.figure
-    except ImportError:
-        raise ImportError("plots need matplotlib: pip install 'dode[report]'") from None
-    return matplotlib
+def _digest(options: Mapping[str, Any]) -> str:
+    """A hash of options of `distill`: solvers and grids by what they say, all else by content."""
+    digest = hashlib.sha256()
+    hash_condition(digest, {name: str(value) if isinstance(value, Solver | Grid) else value for name, value in options.items()})
+    return digest.hexdigest()
 
 
 def _cell(entry: Entry) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from dode.cache import Cache
 from dode.conditions import Condition, cycle
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
@@ -76,4 +77,4 @@ def unseen_batch(
     own = cycle(cond, 0, count)
     tableau = reference_tableau(denoiser.schedule, nfe)
     end = Teacher(tableau, (tableau.rows - 1,))
-    return Batch(noise, own, teacher_states(denoiser, end, noise, own, cache=cache))
+    return Batch(noise, own, teacher_states(denoiser, end, noise, own, cache=None if cache is None else Cache(cache)))

@@ -6,12 +6,9 @@ are taken on the noise stream that nothing is fitted to, against one fine refere
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +21,14 @@ from dode.denoisers import Denoiser
 from dode.distillation import make_plan, run
 from dode.distillation.effort import effort_of
 from dode.fine import PAIR, FineRun, whole_span
-from dode.fingerprint import hash_network
 from dode.grids import GridLike
 from dode.metrics import mean_square_distance
 from dode.names import unknown_name
 from dode.report.axes import ALL, AXES, FIRST, METHODS, Case, Fit, Place, Result
+from dode.report.records import Records, context_of
 from dode.report.reference import reference_run, reference_tableau, report_noise
 from dode.report.study_page import Study
-from dode.sampling import sample
+from dode.sampling import end_point
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
 from dode.tableau import Tableau
@@ -110,8 +107,6 @@ def study(
     finest = max((fit.nfe for cases in plans.values() for case in cases for fit in case.fits), default=nfe)
     if reference_nfe <= finest:
         raise ValueError(f"the reference must take more evaluations than the {finest} that are measured, got {reference_nfe}")
-    if records is not None and restart:
-        Path(records).unlink(missing_ok=True)
     bench = _Bench(
         denoiser=denoiser,
         solver=chosen,
@@ -120,7 +115,8 @@ def study(
         noise=noise,
         seed=seed,
         reference_nfe=reference_nfe,
-        records=_Records(None if records is None else Path(records)),
+        path=None if records is None else Path(records),
+        restart=restart,
     )
     reference_error = bench.reference_error(home.place)
     results: dict[str, list[Result]] = {}
@@ -146,8 +142,8 @@ def study(
         reference_error=reference_error,
         seed=seed,
         device=f"{device} ({torch.get_num_threads()} threads)" if device == "cpu" else device,
-        evaluations=sum(r["evaluations"] for r in bench.used.values()),
-        seconds=sum(r["seconds"] for r in bench.used.values()),
+        evaluations=sum(r["evaluations"] for r in bench.records.used.values()),
+        seconds=sum(r["seconds"] for r in bench.records.used.values()),
     )
 
 
@@ -216,37 +212,6 @@ def _restricted(cond: Condition, classes: str) -> Condition:
 
 
 @dataclass(eq=False)
-class _Records:
-    """What is known, by key; in a file of JSON lines if there is one."""
-
-    path: Path | None
-    known: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.path is None or not self.path.is_file():
-            return
-        text = self.path.read_text(encoding="utf-8")
-        for line in text.splitlines(keepends=True):
-            if line.endswith("\n"):  # the last line of a run that was killed may be half of one
-                try:
-                    record = json.loads(line)
-                    self.known[record["key"]] = record
-                except (ValueError, TypeError, KeyError):
-                    raise ValueError(
-                        f"{self.path} has a line that no study wrote: delete it, or start over (--force)"
-                    ) from None
-        if text and not text.endswith("\n"):
-            self.path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Keep one."""
-        self.known[record["key"]] = record
-        if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-
-
-@dataclass(eq=False)
 class _Bench:
     """Fits and measures, each only once."""
 
@@ -257,14 +222,19 @@ class _Bench:
     noise: Tensor
     seed: int
     reference_nfe: int
-    records: _Records
-    used: dict[str, dict[str, Any]] = field(default_factory=dict)
+    path: Path | None
+    restart: bool
 
     def __post_init__(self) -> None:
         self.effort = effort_of(METHODS["end-to-end"]["effort"])
         self._denoisers = {self.denoiser.guidance_scale: self.denoiser}
         self._references: dict[Place, Tensor] = {}
-        self._context = self._fingerprint()
+        settings = (str(self.solver), str(self.grid), repr(self.effort))
+        reference = reference_tableau(self.denoiser.schedule, self.reference_nfe)
+        # Guidance belongs to a record.
+        plain = self.denoiser.replace(guidance_scale=1.0)
+        context = "" if self.path is None else context_of(plain, self.cond, self.noise, reference, *settings)
+        self.records = Records(self.path, context, self._evaluations, self.restart)
         self._measurement = {"seed": self.seed, "held_out": len(self.noise), "reference_nfe": self.reference_nfe}
 
     def result(self, case: Case) -> Result:
@@ -294,7 +264,7 @@ class _Bench:
             end = self._sampled(other, place, few)
             return {"error": float(mean_square_distance(self._reference(place)[:few], end).mean())}
 
-        error: float = self._known({"what": "reference", "place": asdict(place), **self._measurement}, compute)["error"]
+        error: float = self.records.known({"what": "reference", "place": asdict(place), **self._measurement}, compute)["error"]
         return error
 
     def _fitted(self, fit: Fit) -> dict[str, Any]:
@@ -319,7 +289,7 @@ class _Bench:
             made = {"cost": result.cost, "fit_seconds": round(result.seconds, 3)}
             return {"tableau": result.tableau.to_json(), "lambdas": lambdas, **made}
 
-        return self._known({"what": "fit", "fit": asdict(fit)}, compute)
+        return self.records.known({"what": "fit", "fit": asdict(fit)}, compute)
 
     def _options(self, fit: Fit) -> dict[str, Any]:
         """Arguments of `distill`. The end-to-end fit's budget grows with samples and teacher, so that neither eats up the other."""
@@ -347,7 +317,7 @@ class _Bench:
                 return {"skipped": str(error)}
 
         what = {"what": "errors", "fit": asdict(fit), "place": asdict(place), **self._measurement}
-        return self._known(what, compute)
+        return self.records.known(what, compute)
 
     def _reference(self, place: Place) -> Tensor:
         if place not in self._references:
@@ -358,40 +328,15 @@ class _Bench:
     def _sampled(self, tableau: Tableau, place: Place, count: int | None = None) -> Tensor:
         noise = self.noise[:count]
         cond = cycle(_restricted(self.cond, place.classes), 0, len(noise))
-        result: Tensor = sample(self._at(place.guidance), tableau, noise, **cond)
-        return result
+        return end_point(self._at(place.guidance), tableau, noise, cond)
 
     def _at(self, guidance: float) -> Denoiser:
         if guidance not in self._denoisers:
             self._denoisers[guidance] = self.denoiser.replace(guidance_scale=guidance)
         return self._denoisers[guidance]
 
-    def _known(self, what: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The record of what is asked for, from the file or made; with the evaluations and the time that it took."""
-        key = hashlib.sha256(json.dumps([self._context, what], sort_keys=True).encode()).hexdigest()[:24]
-        record = self.records.known.get(key)
-        if record is None:
-            before, began = self._evaluations(), time.perf_counter()
-            data = compute()
-            took = {"evaluations": self._evaluations() - before, "seconds": round(time.perf_counter() - began, 3)}
-            record = {"key": key, **what, **took, **data}
-            self.records.add(record)
-        self.used[key] = record
-        return record
-
     def _evaluations(self) -> int:
         return sum(denoiser.evaluations for denoiser in self._denoisers.values())
-
-    def _fingerprint(self) -> str:
-        """A hash of what every record depends on, the network's weights and outputs among it."""
-        digest, schedule = hashlib.sha256(), self.denoiser.schedule
-        digest.update(repr((str(self.solver), str(self.grid), schedule.fingerprint, self.effort)).encode())
-        cond = cycle(self.cond, 0, len(self.noise))
-        # Guidance belongs to a record.
-        reference = reference_tableau(schedule, self.reference_nfe)
-        network = self.denoiser.replace(guidance_scale=1.0)
-        hash_network(digest, network, reference.points[: reference.rows], self.noise, cond)
-        return digest.hexdigest()
 
 
 def _base(fit: Fit) -> Fit:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from dode.files import write_atomically
 from dode.report.axes import AXES, METHODS, NAMES, Axis, Fit, Result, lambda_rows, mean_and_deviation, ratio, summarise
-from dode.report.compare import require_matplotlib
+from dode.report.folder import check_report, records_of, require_matplotlib, save_report
 
-RECORDS = "study.jsonl"
 PAGE = "study.md"
+RECORDS = records_of(PAGE)
 
 _COLOURS = {"lambda": "C0", "end-to-end": "C1"}
 _ERROR = "mean square distance to the reference"
@@ -116,15 +115,10 @@ class Study:
         Raises:
             FileExistsError: the folder has a finished study and `overwrite` is False.
         """
-        folder = Path(folder)
-        check_output(folder, self.results, overwrite=overwrite)
         writers: dict[str, Callable[[Path], object]] = {"study.csv": self._write_csv}
         for name in self.results:
             writers[_picture(name)] = lambda path, name=name: self._plot(name, path)  # type: ignore[misc]
-        writers[PAGE] = lambda path: path.write_text(self.markdown(command), encoding="utf-8")
-        for name, writer in writers.items():
-            write_atomically(folder / name, writer, overwrite=True)
-        return [folder / name for name in writers]
+        return save_report(Path(folder), writers, PAGE, self.markdown(command), overwrite=overwrite)
 
     def _write_csv(self, path: Path) -> None:
         """A line a fit in a place."""
@@ -167,15 +161,9 @@ class Study:
         figure.savefig(path, dpi=130)
 
 
-def check_output(folder: Path, axes: Mapping[str, Any] | Sequence[str], *, overwrite: bool) -> None:
-    """The checks of `Study.save`, to be made before long work. What an interrupted study left is no hindrance."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"the folder {folder} does not exist: make it first")
-    unfinished = (folder / RECORDS).exists() and not (folder / PAGE).exists()
-    there = [name for name in ("study.csv", *map(_picture, axes), PAGE) if (folder / name).exists()]
-    if there and not overwrite and not unfinished:
-        raise FileExistsError(f"{folder} already has {', '.join(there)}: choose another folder, or start over (--force)")
-    require_matplotlib()
+def check_output(folder: Path, axes: Iterable[str], *, overwrite: bool) -> None:
+    """The checks of `Study.save`, to be made before long work."""
+    check_report(folder, ["study.csv", *map(_picture, axes)], PAGE, overwrite=overwrite)
 
 
 def cells(axis: Axis, results: Sequence[Result], *, brief: bool = False) -> tuple[list[str], list[list[str]]]:
