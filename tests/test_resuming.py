@@ -24,8 +24,8 @@ NETWORKS: dict[str, Callable[[], dode.Denoiser]] = {
     "mixture": lambda: mixture_denoiser(SCHEDULE),
     "gaussian": lambda: gaussian_denoiser(SCHEDULE),
 }
-# Interrupts of each kind of run, and kills of each command; DODE_FUZZ=30 for many.
-FUZZ = int(os.environ.get("DODE_FUZZ", "0"))
+# Interrupts of each kind of run, and kills of each command: one for a hundred examples of other tests, as each takes seconds.
+FUZZ = int(os.environ.get("DODE_FUZZ", "0")) // 100
 INTERRUPTS, KILLS = FUZZ or 3, FUZZ or 2
 EFFORTS = [
     ("balanced", "mixture"),
