@@ -1,15 +1,20 @@
 # Everything runs in .venv, which is made on first use. Where no torch is present, a CPU build of 2.13.0 is installed first.
-.PHONY: demo test lint clean
+.PHONY: demo test fuzz lint clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+EXAMPLES ?= 5000
 
 demo: $(VENV)/ready
 	$(BIN)/python examples/demo.py --out demo
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest
+
+# The long run of every test file that knows DODE_FUZZ, the number of examples of each property.
+fuzz: $(VENV)/ready
+	DODE_FUZZ=$(EXAMPLES) $(BIN)/python -m pytest $$(grep -l DODE_FUZZ tests/test_*.py)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -227,3 +228,21 @@ def test_interrupt_leaves_no_file(folder: Path) -> None:
     assert "Traceback" not in errors
     assert not list(folder.glob("*.json"))
     assert not list(folder.glob(".*"))
+
+
+def test_files_of_others_are_refused_or_shown_as_text(folder: Path) -> None:
+    base = ("sample", "networks:linear", "--tableau", "bad.json", "--out", "x.npy")
+    (folder / "bad.json").write_text("[" * 100_000)
+    fail(folder, "bad.json: it has lists within lists", *base)
+    fail(folder, "bad.json: it has lists within lists", "show", "bad.json")
+    fail(folder, "sys:exit failed: SystemExit", "sample", "sys:exit", "--solver", "ddim", "--nfe", "2", "--out", "x.npy")
+    tableau = dode.solver("ddim").tableau(dode.schedules.VP.linear(), 2)
+    dataclasses.replace(tableau, solver="[/x]\x1b[31mred" + "x" * 1000, noise_scale=7.0).save(
+        folder / "bad.json", overwrite=True
+    )
+    fail(folder, "scales the noise by 7, and its schedule by 1", *base)
+    shown = succeed(folder, "show", "bad.json", "--numbers")
+    assert "[/x][31mredxxx" in shown
+    assert "\x1b" not in shown
+    (folder / "bad.json").write_text((folder / "bad.json").read_text().replace("7.0", "1.0"))
+    assert "changed after it was made" in succeed(folder, "show", "bad.json")

@@ -145,8 +145,9 @@ def test_evaluations_are_counted_and_are_what_the_method_needs() -> None:
     result = dode.distill(denoiser, "ddim", 5, samples=10, held_out=4, teacher_scale=10, **PAPER)
     # The base on the fitting noise; on a few noises undistilled solvers, two fine runs that agree, and the reference, which is one of
     # them; on four noises the teacher twice, and three times its network, for what rounding leaves; and base, distilled and reference on
-    # twice as much held-out noise as was asked for, as four samples leave the case open.
-    measurement = 10 * 5 + 8 * (4 * 5 + 2 * 32 + 32) + 4 * (2 * 50 + 3) + 2 * 4 * (5 + 5 + 32)
+    # twice as much held-out noise as was asked for, as four samples leave the case open. Four samples are asked for twice, to see whether
+    # the network says the same again.
+    measurement = 4 * 2 + 10 * 5 + 8 * (4 * 5 + 2 * 32 + 32) + 4 * (2 * 50 + 3) + 2 * 4 * (5 + 5 + 32)
     assert dict(result.evaluations) == {"teacher": 500, "fit": 50, "measurement": measurement}
     assert denoiser.evaluations == sum(result.evaluations.values())
 

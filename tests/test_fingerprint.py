@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import dode
 from dode.fingerprint import hash_weights
 from dode.guidance import Interval
 from dode.noise import standard_noise
-from dode.schedules import VP
+from dode.schedules import VP, Flow
+from dode.teacher import Teacher, teacher_states
 
 SCHEDULE = VP.linear()
 W = standard_noise(0, 6, (6,), stream=9) * 0.3
@@ -25,6 +27,10 @@ def scaled(x: Tensor, t: Tensor, g: Any = 0.0, sub: Any = None) -> Tensor:
     """A network whose condition counts in the lower half of the times alone."""
     level = torch.as_tensor(g if sub is None else sub["g"]).float()
     return torch.tanh(x @ W) * 0.5 + x * (level[:, None] if level.ndim else level) * (t < 500)[:, None]
+
+
+def two_levels(x: Tensor, t: Tensor, a: float, b: float) -> Tensor:
+    return torch.tanh(x @ W) * (0.5 + a) + b
 
 
 def two_ways(x: Tensor, t: Tensor, kind: Tensor) -> Tensor:
@@ -68,6 +74,29 @@ GUIDED = denoiser_of(two_ways, **KINDS)
 
 def long(value: float) -> np.ndarray:
     return np.r_[np.ones(3), np.full(2000, value), np.ones(3)]
+
+
+def towards(target: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """A flow network: any two of them give the same at t = 1, where the data are forgotten, and nothing alike below."""
+    return lambda x, t: x - (1 - t[:, None]) * (target + x.tanh())
+
+
+FLOW = Flow(time_scale=1.0)
+
+
+def flow_of(net: Any) -> dode.Denoiser:
+    return dode.Denoiser(net, FLOW, "flow", shape=(6,))
+
+
+class Towards(nn.Module):
+    """As a module with a weight that is only used below t = 1."""
+
+    def __init__(self, target: float) -> None:
+        super().__init__()
+        self.target = nn.Parameter(torch.tensor(target))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return x - (1 - t[:, None]) * (self.target + x.tanh())
 
 
 # Two denoisers and two conditions each: another network or condition, the same cache folder.
@@ -119,6 +148,30 @@ def test_a_cache_folder_changes_no_number(
     assert np.array_equal(cached.tableau.a, fresh.tableau.a) and np.array_equal(cached.tableau.b, fresh.tableau.b)
     assert cached.held_out is not None and fresh.held_out is not None
     assert np.array_equal(cached.held_out.distilled, fresh.held_out.distilled)
+
+
+ALIKE: dict[str, tuple[dode.Denoiser, dode.Denoiser, dict[str, Any], dict[str, Any]]] = {
+    "functions that agree at the first time": (flow_of(towards(1.0)), flow_of(towards(-1.0)), {}, {}),
+    "modules that agree at the first time": (flow_of(Towards(1.0)), flow_of(Towards(-1.0)), {}, {}),
+    "values that changed places": (
+        denoiser_of(two_levels),
+        denoiser_of(two_levels),
+        {"a": 0.3, "b": -0.2},
+        {"b": 0.3, "a": -0.2},
+    ),
+}
+
+
+@pytest.mark.parametrize("pair", ALIKE.values(), ids=ALIKE.keys())
+def test_what_looks_alike_shares_no_states(
+    pair: tuple[dode.Denoiser, dode.Denoiser, dict[str, Any], dict[str, Any]], tmp_path: Path
+) -> None:
+    teacher = Teacher(dode.solver("deis").tableau(pair[0].schedule, 10), (3, 9))
+    noise = standard_noise(0, 5, (6,))
+    ends = [teacher_states(net, teacher, noise, cond, cache=tmp_path).values[-1][:] for net, cond in zip(pair[:2], pair[2:])]
+    for net, cond, end in zip(pair[:2], pair[2:], ends):
+        assert torch.equal(end, teacher_states(net, teacher, noise, cond).values[-1][:])
+    assert not torch.equal(*ends)
 
 
 def test_the_same_call_finds_its_states_and_pays_the_probes_alone(tmp_path: Path) -> None:

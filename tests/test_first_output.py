@@ -214,6 +214,28 @@ def test_a_kept_mean_depends_on_the_settings_of_its_denoiser_and_on_the_first_st
     assert not torch.equal(other, clipped)
 
 
+@pytest.mark.parametrize("as_tensors", [False, True], ids=["numbers", "tensors"])
+def test_values_that_change_places_between_names_are_another_condition(as_tensors: bool) -> None:
+    denoiser = dode.Denoiser(lambda x, t, a, b: x * 0 + (10 * a + b), SCHEDULE, "sample")
+    for cond in ({"a": 3.0, "b": -2.0}, {"b": 3.0, "a": -2.0}, {"a": 3.0, "b": -2.0}):
+        given = {name: torch.tensor(value) for name, value in cond.items()} if as_tensors else cond
+        for _ in range(2):
+            found = first_output(denoiser, shared("mean"), noise_of(), given)
+            assert found is not None
+            assert (found == 10 * cond["a"] + cond["b"]).all()
+
+
+def test_a_guidance_scale_that_is_set_after_a_mean_was_kept_counts() -> None:
+    denoiser = dode.Denoiser(
+        lambda x, t, level: x * 0 + level[:, None], SCHEDULE, "sample", guidance_scale=3.0, null_condition={"level": 1.0}
+    )
+    for scale, mean in ((3.0, 4.0), (6.0, 7.0), (1.0, 2.0), (3.0, 4.0)):
+        denoiser.guidance_scale = scale
+        found = first_output(denoiser, shared("mean"), noise_of(2), {"level": torch.tensor([2.0])})
+        assert found is not None
+        assert (found == mean).all()
+
+
 def test_a_condition_without_known_content_has_a_mean_that_is_not_kept() -> None:
     denoiser = dode.Denoiser(lambda x, t, how: x * 0 + how.level, SCHEDULE, "sample")
     how = torch.nn.Module()

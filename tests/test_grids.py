@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import dode
 from dode.grids import (
     FAMILIES,
     Explicit,
@@ -386,3 +387,17 @@ def test_a_mixed_grid_has_its_shares_of_log_snr_and_of_even_points(schedule: Noi
     counted = [np.searchsorted(-grid.times(schedule, steps)[:-1], -times) for grid in (LogSNR(), Uniform())]
     expected = share * counted[0] + (1 - share) * counted[1]
     assert np.abs(expected - np.arange(steps)).max() <= 2
+
+
+def test_scales_too_close_to_tell_apart_are_refused() -> None:
+    for alphas, sigmas in (((0.5, 0.5, 1.0), (0.5, 0.5 - 1e-12, 0.0)), ((1.0, 1.0, 1.0), (1e-38, 1e-38 * (1 - 1e-9), 0.0))):
+        with pytest.raises(ValueError, match="alphas and sigmas are too close to tell apart at 9 and 5: leave one out"):
+            Explicit((9.0, 5.0, 0.0), alphas, sigmas)
+
+
+@pytest.mark.parametrize("schedule", [VP_LINEAR, Flow(), EDM()])
+def test_times_too_close_to_tell_apart_are_refused(schedule: NoiseSchedule) -> None:
+    middle, clean = 0.5 * schedule.t_max, schedule.t_clean
+    for close in ([middle, middle - 1e-9 * schedule.t_max], [schedule.t_min + 1e-38, schedule.t_min]):
+        with pytest.raises(ValueError, match="too close|decrease strictly"):
+            dode.solver("deis", variable="rho").tableau(schedule, grid=[schedule.t_max, *close, clean])

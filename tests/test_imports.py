@@ -11,13 +11,29 @@ SOURCE = Path(__file__).parent.parent / "src" / "dode"
 
 # Lowest first; a module may import from its own layer and from those before it.
 LAYERS = (
-    ("names", "stopping", "files", "locks", "noise", "host", "metrics", "guidance"),
+    (
+        "names",
+        "foreign",
+        "reading",
+        "schemas",
+        "stopping",
+        "files",
+        "locks",
+        "noise",
+        "host",
+        "metrics",
+        "guidance",
+        "notes",
+        "finite",
+        "defaults",
+        "outputs",
+    ),
     ("schedules",),
     ("statistics",),
     ("grids",),
     ("rows",),
     ("tableau", "conditions", "models"),
-    ("solvers", "calling", "inpainting", "cache"),
+    ("solvers", "calling", "inpainting", "amplification", "cache"),
     ("denoisers",),
     ("fingerprint",),
     ("first_output",),
@@ -63,3 +79,53 @@ def test_importing_and_loading_needs_no_optional_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# What reads files and refuses what is wrong in them, or shows them: PyTorch takes seconds to import.
+LIGHT = (
+    *(
+        "foreign",
+        "reading",
+        "schemas",
+        "names",
+        "files",
+        "schedules",
+        "grids",
+        "rows",
+        "statistics",
+        "tableau",
+        "solvers",
+        "loading",
+    ),
+    *(
+        "distillation/summary",
+        "models/__init__",
+        "models/traits",
+        "models/weights",
+        "models/folder",
+        "models/scheduler_configs",
+    ),
+)
+
+
+def at_import(path: Path) -> set[str]:
+    """The modules that importing a file imports, those for types alone left out."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"dode.{alias.name}" for alias in node.names} if node.module == "dode" else {node.module}
+    return found
+
+
+def test_files_are_read_and_refused_without_pytorch() -> None:
+    modules = {("dode." + name.replace("/", ".")).removesuffix(".__init__") for name in LIGHT}
+    for name in LIGHT:
+        for path in sorted((SOURCE / name).glob("*.py")) or [SOURCE / f"{name}.py"]:
+            for other in at_import(path):
+                first = other.split(".")[0]
+                assert first not in ("torch", "diffusers"), f"{path} imports {other}"
+                light = any(other == module or other.startswith(f"{module}.") for module in modules)
+                assert first != "dode" or light, f"{path} imports {other}, which is not said to be light"
+                assert first != "pydantic" or name == "schemas", f"{path} imports pydantic"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import dode
@@ -224,6 +224,7 @@ def test_function_reference(tmp_path, monkeypatch):
         "module_for_test_loading:wrong": "must return a dode.Denoiser, got int",
         "module_for_test_loading:fails": "RuntimeError: no luck",
         "module_for_test_loading:absent": "absent",
+        "sys:exit": "sys:exit failed: SystemExit",
         "module_of_nobody:make": "module_of_nobody",
     }.items():
         with pytest.raises(ValueError, match=message) as caught:
@@ -422,11 +423,11 @@ def test_dit_null_class_may_be_named(dit):
         load(folder)
 
 
-@pytest.mark.parametrize("value", ["10", 2.0, -1, None])
+@pytest.mark.parametrize("value", ["10", 2.0, 1.5, -1, True])
 @pytest.mark.parametrize("key", ["null_class", "space_to_depth"])
 def test_numbers_of_dode_json_are_checked(folder, key, value):
     write_json(folder / "dode.json", {key: value})
-    with pytest.raises(ValueError, match=rf"{key} in .*dode.json must be a whole number"):
+    with pytest.raises(ValueError, match=rf"dode\.json: {key} should be .*, got {value!r}"):
         load(folder)
 
 
@@ -633,3 +634,138 @@ refused("batch_size", "dode.json", "{{}}", batch_size=0)
 assert "diffusers" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def without(folder, *names, **others):
+    """The folder's weights without some, and with others."""
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    state = {name: value for name, value in load_file(path).items() if name not in names}
+    save_file(state | others, path)
+    return path
+
+
+def test_weights_that_lack_something_are_refused_by_name(folder):
+    path = without(folder, "conv_norm_out.bias", "conv_out.weight")
+    with pytest.raises(ValueError, match=r"lacks what config\.json asks for: conv_norm_out\.bias, conv_out\.weight") as caught:
+        load(folder)
+    assert str(path) in str(caught.value)
+
+
+def test_weights_of_a_network_of_diffusers_that_lack_something_are_refused_by_name(folder):
+    """Before it is built, and after where only diffusers knows the names of the file."""
+    pytest.importorskip("diffusers")
+    write_json(folder / "unet" / "config.json", CONFIG | {"act_fn": "gelu"})
+    assert load(folder).shape == (1, 16, 16)
+    without(folder, "conv_norm_out.bias")
+    with pytest.raises(ValueError, match=r"lacks what config\.json asks for: conv_norm_out\.bias$"):
+        load(folder)
+    without(folder, **{"mid_block.attentions.0.query.weight": torch.zeros(16, 16)})
+    with pytest.raises(ValueError, match=r"lacks what config\.json asks for: conv_norm_out\.bias$"):
+        load(folder)
+
+
+@pytest.mark.parametrize("kind", ["DiT", "SD3"])
+def test_weights_of_transformers_are_compared_before_they_are_built(tmp_path, kind):
+    diffusers = pytest.importorskip("diffusers")
+    common = {"sample_size": 8, "patch_size": 2, "num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}
+    if kind == "DiT":
+        net = diffusers.DiTTransformer2DModel(in_channels=4, out_channels=8, num_embeds_ada_norm=10, **common)
+    else:
+        text = {"joint_attention_dim": 6, "caption_projection_dim": 16, "pooled_projection_dim": 7, "pos_embed_max_size": 8}
+        net = diffusers.SD3Transformer2DModel(in_channels=4, out_channels=4, **text, **common)
+    net.save_pretrained(tmp_path / "transformer")
+    diffusers.DDIMScheduler().save_pretrained(tmp_path / "scheduler")
+    place = tmp_path / "transformer" / "config.json"
+    config = json.loads(place.read_text())
+    for change, message in (
+        ({"attention_head_dim": 16}, r"has shape .*, config\.json asks for"),
+        ({"num_layers": 2}, r"lacks what config\.json asks for: transformer_blocks"),
+        ({"num_layers": 10**5}, "asks for 100,000 layers"),
+        ({"sample_size": 4096, "pos_embed_max_size": 4096}, r"x \d,\d+ positions, far more than fit the weights"),
+    ):
+        write_json(place, config | change)
+        with pytest.raises(ValueError, match=message) as caught:
+            load(tmp_path)
+        assert str(tmp_path / "transformer") in str(caught.value)
+    write_json(place, config)
+    assert load(tmp_path).shape == (4, 8, 8)
+
+
+def test_weights_split_over_files_that_lack_something_are_refused(folder):
+    pytest.importorskip("diffusers")
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(path)
+    part = path.rename(path.with_name("part.safetensors"))
+    index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(state, part.name)}
+    write_json(folder / "unet" / f"{path.name}.index.json", index)
+    assert load(folder).shape == (1, 16, 16)
+    save_file({name: value for name, value in state.items() if name != "conv_in.bias"}, part)
+    with pytest.raises(ValueError, match=r"lacks what config\.json asks for: conv_in\.bias$"):
+        load(folder)
+    part.unlink()
+    with pytest.raises(FileNotFoundError, match=r"names part\.safetensors, which is not there"):
+        load(folder)
+    write_json(folder / "unet" / f"{path.name}.index.json", index | {"weight_map": {"conv_in.bias": "../part.safetensors"}})
+    with pytest.raises(ValueError, match=r"index\.json: weight_map.*should match pattern"):
+        load(folder)
+
+
+def test_weights_without_fractions_are_refused_and_others_are_said(folder):
+    without(folder, **{"conv_in.bias": torch.ones(8, dtype=torch.int64)})
+    with pytest.raises(ValueError, match=r"conv_in\.bias holds whole numbers"):
+        load(folder)
+    without(folder, **{"conv_in.bias": torch.ones(8), "ema.decay": torch.ones(1)})
+    with pytest.warns(UserWarning, match=r"has what config\.json has no place for, and it is left out: ema\.decay"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers_per_block": 10**6}, "asks for 2,000,000 layers, and .* has 145 tensors"),
+        ({"layers_per_block": -1}, "layers_per_block should be greater than or equal to 1, got -1"),
+        (
+            {"block_out_channels": [4096, 8192]},
+            r"conv_in\.weight has shape \(8, 4, 3, 3\), config\.json asks for \(4096, 4, 3, 3\)",
+        ),
+        ({"block_out_channels": [10**7] * 2}, "should be less than or equal to 1048576, got 10000000"),
+        ({"block_out_channels": None}, "makes no network"),
+        ({"sample_size": 10**5}, "sample_size should be less than or equal to 16384"),
+        ({"sample_size": 0}, "sample_size should be greater than or equal to 1, got 0"),
+        ({"sample_size": [8, -1]}, r"sample_size should be .*, got \[8, -1\]"),
+        ({"norm_num_groups": 0}, "norm_num_groups should be greater than or equal to 1, got 0"),
+        ({"norm_num_groups": 3}, "makes no network: .*divisible"),
+        ({"in_channels": "4"}, "in_channels should be a valid integer, got '4'"),
+        ({"in_channels": 3, "out_channels": 3}, "3 channels cannot have space_to_depth 2"),
+    ],
+)
+def test_configurations_that_make_no_network_are_refused_in_one_line(folder, change, message):
+    pytest.importorskip("diffusers")
+    write_json(folder / "unet" / "config.json", CONFIG | change)
+    with pytest.raises(ValueError, match=message) as caught:
+        load(folder)
+    assert str(folder / "unet") in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_train_timesteps": 10**9}, {"num_train_timesteps": 0}, {"beta_start": "1e-4"}, {"trained_betas": [2.0] * 10}],
+)
+def test_scheduler_configurations_out_of_bounds_say_what_to_give(folder, change):
+    write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER | change)
+    with pytest.raises(ValueError, match=rf"scheduler_config\.json: {next(iter(change))}.*give schedule="):
+        load(folder)
+    assert load(folder, schedule=VP.linear(), prediction="epsilon").prediction == "epsilon"
+
+
+def test_names_in_a_configuration_are_said_without_control_characters(folder):
+    write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER | {"\x1b[2J": "\x1b[31m" * 10_000})
+    with pytest.warns(UserWarning, match="left out") as caught:
+        load(folder)
+    write_json(folder / "unet" / "config.json", CONFIG | {"_class_name": "\x1b[2J" * 1000})
+    with pytest.raises(ValueError, match="unknown network class") as error:
+        load(folder)
+    for text in (str(caught[0].message), str(error.value)):
+        assert text.isprintable()
+        assert len(text) < 1500

@@ -22,7 +22,8 @@ from dode.models import (
     UNet,
     fashion_classifier,
 )
-from dode.models.diffusers import config_of, traits_of
+from dode.models.diffusers import config_of
+from dode.models.traits import traits_of
 from dode.noise import standard_noise
 
 CONFIGS = {

@@ -1,30 +1,36 @@
 """Any schedule, any grid, any solver, any budget: refused in one clear line, or right.
 
-Data are Gaussian with an exact network, so that the end of every run is known. `DODE_EXAMPLES` sets how many settings are drawn; without
-it a few hundred, always the same.
+Data are Gaussian with an exact network, so that the end of every run is known. `DODE_FUZZ` sets how many settings are drawn for each
+property (`make fuzz`); without it some dozens or hundreds, always the same.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import tempfile
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from gaussian import Gaussian, exact_end, exact_state, gaussian_denoiser, point_at
-from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import HealthCheck, assume, event, given, reject, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 import dode
+from dode.amplification import amplification
 from dode.grids import FAMILIES, GridLike, LogSNR
 from dode.schedules import EDM, VE, VP, ContinuousVP, CosineVP, Flow, NoiseSchedule
 from dode.solvers import REGISTRY
 from dode.tableau import PREDICTIONS, Tableau
 
-EXAMPLES = os.environ.get("DODE_EXAMPLES")
+EXAMPLES = os.environ.get("DODE_FUZZ")
 
 
 def searched(examples: int) -> settings:
@@ -280,6 +286,125 @@ def check_samples(setting: Setting, tableau: Tableau) -> None:
         exact = data.moved(NOISE * tableau.noise_scale, tableau.points[0], end) - end.alpha * MU
         assert (deviation * exact >= -1e-9).all()
         assert (deviation.abs() <= exact.abs() + 1e-6).all()
+
+
+# Numbers of a run may be off by so many times what its tableau is said to make of their rounding: that is worked out for other data, and
+# holds within an order of magnitude.
+MARGIN = 100
+
+
+def lost(tableau: Tableau, prediction: str, dtype: torch.dtype = torch.float64) -> float:
+    """The share of a result that rounding may take."""
+    return MARGIN * amplification(tableau, prediction) * torch.finfo(dtype).eps / 2
+
+
+def run(setting: Setting, tableau: Tableau, data: Gaussian, noise: Tensor) -> Tensor | None:
+    """Samples, or for a run upwards the noise of images; None where it is refused in a line."""
+    try:
+        denoiser = gaussian_denoiser(setting.schedule, setting.prediction, data.mu, data.sd, tuple(noise.shape[1:]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return dode.invert(denoiser, tableau, noise) if setting.reverse else dode.sample(denoiser, tableau, noise)
+    except ValueError as error:
+        check_refusal(error)
+        return None
+
+
+def made(setting: Setting) -> Tableau:
+    """Its tableau; where it has none there is nothing to test."""
+    try:
+        tableau = setting.tableau()
+        tableau.for_prediction(setting.prediction)
+    except ValueError as error:
+        check_refusal(error)
+        reject()
+    return tableau
+
+
+@searched(30)
+@given(any_setting())
+def test_a_tableau_is_read_as_it_was_written_to_the_last_bit(setting: Setting) -> None:
+    tableau = made(setting)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tableau.json"
+        tableau.save(path)
+        read = Tableau.load(path)
+    assert read == tableau and read.digest == tableau.digest and str(read) == str(tableau)
+    for name in ("times", "alphas", "sigmas", "a", "b"):
+        assert getattr(read, name).tobytes() == getattr(tableau, name).tobytes()
+    assert read.integrand is not None and tableau.integrand is not None
+    for name in ("a", "b", "factors"):
+        assert getattr(read.integrand, name).tobytes() == getattr(tableau.integrand, name).tobytes()
+
+
+@searched(60)
+@given(any_setting())
+def test_data_of_a_single_point_are_exact_whatever_the_solver(setting: Setting) -> None:
+    """D is constant, and so is eps along a path: every row carries both on exactly, up to the noise and down to the sample."""
+    tableau = made(setting)
+    found = run(setting, tableau, Gaussian(MU, 0.0), NOISE)
+    if found is None:
+        return
+    first, last = tableau.points[0], tableau.points[-1]
+    x = NOISE * (first.alpha if setting.reverse else tableau.noise_scale)
+    # A start that is a single point itself has no eps that could be told.
+    assume(first.sigma > 0)
+    exact = last.alpha * MU + (x - first.alpha * MU) * (last.sigma / first.sigma)
+    size = x.abs().max() + exact.abs().max()
+    if setting.reverse:
+        exact = exact / setting.schedule.noise_scale(last.t)
+        size = size / setting.schedule.noise_scale(last.t)
+    assert (found - exact).abs().max() <= (ROUNDING + lost(tableau, setting.prediction)) * size
+
+
+@searched(25)
+@given(any_setting(), st.sampled_from([(4,), (2, 2), (1, 2, 1, 2)]), st.integers(1, 3))
+def test_a_sample_depends_on_no_other_and_on_no_shape(setting: Setting, shape: tuple[int, ...], batch_size: int) -> None:
+    tableau, data = made(setting), Gaussian(0.5, 0.3)
+    whole = run(setting, tableau, data, NOISE)
+    if whole is None:
+        return
+    size = (ROUNDING + lost(tableau, setting.prediction)) * whole.abs().max()
+    alone = torch.cat([run(setting, tableau, data, NOISE[i : i + 1]) for i in range(3)])
+    assert (alone - whole).abs().max() <= size
+    shaped = run(setting, tableau, data, NOISE.reshape(3, *shape))
+    assert shaped.shape == (3, *shape) and (shaped.reshape(3, 4) - whole).abs().max() <= size
+    denoiser = gaussian_denoiser(setting.schedule, setting.prediction, batch_size=batch_size)
+    parts = (dode.invert if setting.reverse else dode.sample)(denoiser, tableau, NOISE)
+    assert (parts - whole).abs().max() <= size
+
+
+@searched(60)
+@given(any_setting())
+def test_float32_is_as_near_to_float64_as_the_tableau_allows(setting: Setting) -> None:
+    tableau, data = made(setting), Gaussian(MU, SD)
+    noise = NOISE.float()
+    wide = run(setting, tableau, data, noise.double())
+    if wide is None:
+        return
+    narrow = run(setting, tableau, data, noise)
+    size = max(float(wide.square().mean()) ** 0.5, math.hypot(tableau.alphas[-1], tableau.sigmas[-1]))
+    off = float((narrow.double() - wide).square().mean()) ** 0.5
+    assert off <= lost(tableau, setting.prediction, torch.float32) * size
+
+
+@searched(10)
+@given(st.one_of(discrete(), continuous()), st.sampled_from(PREDICTIONS))
+def test_an_inversion_comes_back_by_fine_steps(schedule: NoiseSchedule, prediction: str) -> None:
+    """DDIM errs by as much as its steps are long: four times as many bring the image back four times as well, up and down."""
+    grid = LogSNR(final="sigma_min")
+    image = Gaussian(MU, SD).moved(MU + SD * NOISE, point_at(schedule, schedule.t_clean), point_at(schedule, schedule.t_min))
+    try:
+        denoiser = gaussian_denoiser(schedule, prediction, MU, SD)
+        far = []
+        for nfe in (40, 160):
+            up, down = (dode.solver("ddim").tableau(schedule, nfe, grid, reverse=reverse) for reverse in (True, False))
+            back = dode.sample(denoiser, down, dode.invert(denoiser, up, image / up.alphas[0]))
+            far.append(float((back - image).abs().max()))
+    except ValueError as error:
+        check_refusal(error)
+        return
+    assert far[1] <= max(far[0] / 2, 1e-3) and far[1] < 0.2
 
 
 @searched(100)

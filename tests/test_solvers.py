@@ -17,10 +17,10 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 import dode
-from dode.grids import FAMILIES, Explicit, Grid, Point
+from dode.grids import FAMILIES, Explicit, Grid, Point, Uniform
 from dode.rows import Combination, Evaluation, Row, transfer
 from dode.schedules import EDM, VP, Array, ContinuousVP, Flow, NoiseSchedule
-from dode.solvers import REGISTRY
+from dode.solvers import REGISTRY, Path
 from dode.solvers.phi import z_phi
 
 # Rounding of float64 over tens of steps, relative to the largest value.
@@ -600,3 +600,14 @@ def test_no_scale_of_a_tableau_is_a_negative_zero(solver: dode.Solver) -> None:
         if not refuses(solver, 14, schedule):
             assert not np.signbit(solver.tableau(schedule, 14).sigmas).any()
             assert not np.signbit(solver.tableau(schedule, grid=[*np.linspace(999, 100, 14), last]).sigmas).any()
+
+
+@pytest.mark.parametrize(("name", "options"), [("unipc", {}), ("dpm-solver++", {}), ("deis", {"bounded": False})])
+def test_a_row_that_has_no_coefficients_is_named(name: str, options: dict[str, Any]) -> None:
+    """As two outputs at one time give it, which no grid does."""
+    start, middle, end = (Point(t, float(VP_LINEAR.alpha(t)), float(VP_LINEAR.sigma(t))) for t in (999.0, 500.0, 200.0))
+    path = Path((start, middle, middle, end, end), 4, VP_LINEAR, Uniform())
+    with pytest.raises(
+        ValueError, match=rf"^{re.escape(name)}\S* has no coefficients for row [234], from t = \d+ on \(.*\): take"
+    ):
+        list(dode.solver(name, **options).rows(path))

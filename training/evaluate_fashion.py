@@ -19,7 +19,8 @@ from train_fashion import CLASSES, NULL_CLASS, build_network
 import dode
 from dode.loading import load
 from dode.models import fashion_classifier
-from dode.models.diffusers import adapt, config_of, traits_of
+from dode.models.diffusers import adapt, config_of
+from dode.models.traits import traits_of
 from dode.noise import standard_noise
 from dode.progress import evaluation_progress
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dode.conditions import Condition, map_tensors
+from dode.outputs import tensor_of
 
 
 class Caller:
@@ -50,7 +51,8 @@ class Caller:
             condition: on the network's device; the same few dictionaries, again and again.
 
         Raises:
-            ValueError: no tensor of the shape of x, or a network that wrote into what it shares with others.
+            TypeError, ValueError: it returned anything but floating-point numbers of the shape of x where x is, or wrote into what it
+                shares with others.
         """
         if x.device != self._device or x.dtype != self._dtype:
             x, own = x.to(device=self._device, dtype=self._dtype), True
@@ -84,12 +86,27 @@ class Caller:
                 f"the network ({self._name}) wrote into its input or condition at t = {t:g}, and had not at its first call: let it "
                 "work on a copy, as in lambda x, t: net(x.clone(), t)"
             )
-        if isinstance(output, tuple):
-            output = output[0]
-        output = getattr(output, "sample", output)
-        if not isinstance(output, Tensor) or output.shape != x.shape:
-            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(f"the network must return the shape of its input {tuple(x.shape)}, got {got}")
+        return self._checked(output, x)
+
+    def _checked(self, returned: Any, x: Tensor) -> Tensor:
+        """The tensor in what the network returned for x. Nothing is converted that a network cannot have meant: an integer, a number of
+        another device or one without a value is taken in silence by a copy, and gives wrong samples."""
+        output = tensor_of(returned, self._name)
+        if output.shape != x.shape:
+            raise ValueError(
+                f"the network ({self._name}) must return the shape of its input {tuple(x.shape)}, got {tuple(output.shape)}: one "
+                "prediction for each number of the sample"
+            )
+        if not output.is_floating_point():
+            raise TypeError(
+                f"the network ({self._name}) must return floating-point numbers, got {output.dtype}: convert its output, as in "
+                "lambda x, t: net(x, t).float()"
+            )
+        if output.device != x.device:
+            raise ValueError(
+                f"the network ({self._name}) was asked on {x.device} and returned a tensor on {output.device}: bring its output back, "
+                "as in lambda x, t: net(x, t).to(x.device)"
+            )
         return output
 
     def _parts_of(self, condition: Condition) -> tuple[list[Tensor], bool]:

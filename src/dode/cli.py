@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dode import stopping
+from dode.foreign import printable
 
 app = typer.Typer(
     name="dode",
@@ -22,10 +23,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
-errors = Console(stderr=True)
+console = Console(markup=False)  # names and paths are no markup
+errors = Console(stderr=True, markup=False)
 
 _INTERRUPTED = 130
+# Characters of an error: paths and names in it may be anyone's.
+_LONGEST = 2000
+# A tableau was written, and the warnings say what diverged.
+_DIVERGED = 3
 
 Model = Annotated[
     str,
@@ -167,6 +172,8 @@ def distill(
     result.save(out, overwrite=force)
     console.print(result.summary())
     console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+    if result.diverged:
+        raise typer.Exit(_DIVERGED)
 
 
 @app.command()
@@ -437,12 +444,14 @@ def common(
 
 
 def main() -> None:
-    """Run the command line: bad input is one line on standard error and exit code 2, Ctrl-C is exit code 130."""
+    """Run the command line: bad input is one line on standard error and exit code 2, a result that diverges 3, Ctrl-C 130."""
     warnings.showwarning = _warn
     try:
         code = app(standalone_mode=False)
     except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as error:
-        _fail(str(error))
+        # Python 3.10 has the notes in the message.
+        notes = [f"({note})" for note in getattr(error, "__notes__", ()) if note not in str(error)]
+        _fail(" ".join([str(error), *notes]))
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Exception as error:
@@ -472,24 +481,33 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 def _fail(message: str) -> None:
     if stopping.heard():  # what a signal broke is no fault of the input
         raise KeyboardInterrupt
-    errors.print(f"error: {' '.join(message.split())}", markup=False, highlight=False, soft_wrap=True)
+    errors.print(f"error: {printable(message, _LONGEST)}", highlight=False, soft_wrap=True)
     sys.exit(2)
 
 
 def _load(model: str, guidance: dict[str, Any], batch_size: int | None, device: str | None) -> Any:
-    import torch
-
     from dode.loading import load
 
+    if device is not None:
+        _check_device(device)
+    # What is not given stays as the model has it.
+    given = {name: value for name, value in (guidance | {"batch_size": batch_size}).items() if value is not None}
+    denoiser = load(model, device=device, **given)  # PyTorch is imported after the folder is read
     if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        import torch
+
+        if torch.cuda.is_available() and isinstance(denoiser.net, torch.nn.Module):
+            denoiser.net.to("cuda")
+    return denoiser
+
+
+def _check_device(device: str) -> None:
+    import torch
+
     try:
         torch.device(device)
     except RuntimeError:
         raise ValueError(f"unknown device {device!r}: cpu, cuda or cuda:N") from None
-    # What is not given stays as the model has it.
-    given = {name: value for name, value in (guidance | {"batch_size": batch_size}).items() if value is not None}
-    return load(model, device=device, **given)
 
 
 def _guidance(scale: str | None, interval: str | None, rescale: float | None, *, by_evaluation: bool = False) -> dict[str, Any]:

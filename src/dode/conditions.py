@@ -10,23 +10,38 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dode.finite import check_no_nan
+
 Condition = dict[str, Any]
 
 
 def as_condition(given: Mapping[str, Any]) -> Condition:
-    """The condition as it is used: arrays, ranges and lists of numbers as tensors, floating ones in torch's default dtype.
+    """The condition as it is used: arrays, ranges and lists of numbers as tensors, floating ones float32, whatever torch's default is.
 
     Raises:
         ValueError: lists of numbers whose rows have different lengths.
         TypeError: an iterator, which the network's first call would use up.
     """
     return {name: _as_value(name, value) for name, value in given.items()}
+
+
+def checked_condition(given: Mapping[str, Any]) -> Condition:
+    """As `as_condition`, of what a caller hands over.
+
+    Raises:
+        ValueError: NaN in it, or as there.
+    """
+    condition = as_condition(given)
+    for name, value in condition.items():
+        map_tensors(partial(check_no_nan, f"the condition {name}"), value, shared=True)
+    return condition
 
 
 def _as_value(name: str, value: Any) -> Any:
@@ -37,7 +52,7 @@ def _as_value(name: str, value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, range):
-        return torch.arange(value.start, value.stop, value.step)
+        return torch.arange(value.start, value.stop, value.step, device="cpu")
     if isinstance(value, list) and value and _only_numbers(value):
         try:
             return _as_tensor(np.array(value))
@@ -59,9 +74,9 @@ def _only_numbers(values: list[Any]) -> bool:
 
 def _as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
     if array.dtype.kind == "f":
-        return torch.tensor(array, dtype=torch.get_default_dtype())
+        return torch.tensor(array, dtype=torch.float32, device="cpu")
     # torch knows few of the unsigned integers.
-    return torch.tensor(array.astype(np.int64) if array.dtype.kind == "u" and array.itemsize > 1 else array)
+    return torch.tensor(array.astype(np.int64) if array.dtype.kind == "u" and array.itemsize > 1 else array, device="cpu")
 
 
 def _rebuilt(like: Any, items: Iterator[Any]) -> Any:
@@ -206,7 +221,8 @@ def _join(name: str, value: Any, null: Any, batch: int, device: torch.device | N
 
 
 def _rows(value: Any, batch: int, device: torch.device | None) -> Tensor:
-    tensor = torch.as_tensor(value, device=device)
+    # A number is float32 or int64 whatever torch's default is.
+    tensor = torch.as_tensor(value, device=device, dtype=torch.float32 if isinstance(value, float) else None)
     if tensor.ndim == 0:
         return tensor.expand(batch)
     return tensor if len(tensor) == batch else tensor.expand(batch, *tensor.shape[1:])

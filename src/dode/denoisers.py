@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from dode.calling import Caller
-from dode.conditions import Condition, as_condition, check_batch, join_null, slice_rows
+from dode.conditions import Condition, as_condition, check_batch, checked_condition, join_null, slice_rows
 from dode.grids import Point
 from dode.guidance import Scale, as_scale, guided, scale_at
 from dode.names import unknown_name
+from dode.notes import add_note
 from dode.schedules import NoiseSchedule
 from dode.tableau import PREDICTIONS, output_to_sample
 
@@ -66,7 +67,7 @@ class Denoiser:
         memo: what was made with the network and need not be made twice; see `first_output`, which looks whether it still holds.
 
     Raises:
-        ValueError: an unknown prediction, or guidance without a null condition.
+        ValueError: an unknown prediction, guidance without a null condition, or NaN in that.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Denoiser:
         if _may_guide(scale) and null_condition is None:
             what = f" {scale:g}" if isinstance(scale, float) else ""
             raise ValueError(f"guidance_scale{what} needs null_condition, the condition of the unguided call")
+        checked_condition(null_condition or {})
         if not 0 <= guidance_rescale <= 1:
             raise ValueError(f"guidance_rescale must lie in [0, 1], got {guidance_rescale}")
         if clip is not None and not clip > 0:
@@ -175,7 +177,7 @@ class Denoiser:
         if self.integer_times and t != round(t):
             raise ValueError(f"the network takes whole times only, got t = {t:g}")
         point = Point(float(t), float(self.schedule.alpha(t)), float(self.schedule.sigma(t)))
-        with self.evaluator(x, cond) as evaluate, torch.no_grad():
+        with self.evaluator(x, checked_condition(cond)) as evaluate, torch.no_grad():
             return self.denoised(x, evaluate(x, point), point)
 
     def denoised(self, x: Tensor, output: Tensor, point: Point) -> Tensor:
@@ -189,10 +191,12 @@ class Denoiser:
 
         N shares no memory with anything, and neither x nor the condition is changed, whatever the network does (see
         `dode.calling`). While it is open the network is in evaluation mode; its training flags are put back after. It runs under
-        `inference_mode`, on its own device and in its own dtype.
+        `inference_mode`, on its own device and in its own dtype; N is no inference tensor, whatever the prediction.
 
         Raises:
             ValueError: a condition with another number of rows than the batch.
+            TypeError, ValueError: from the function, for an output that no network can mean; see `dode.calling`. What the network itself
+                raises keeps its type, with a note of time, evaluation and samples.
         """
         batch = len(like)
         condition = as_condition(cond)
@@ -211,13 +215,18 @@ class Denoiser:
 
         def evaluate(x: Tensor, point: Point, call: int | None = None) -> Tensor:
             scale = scale_at(self.guidance_scale, point.t, call)
+            outputs = []
             with nullcontext() if not torch.is_grad_enabled() else torch.no_grad():
-                if len(slices) == 1:
-                    output = self._evaluate(caller, x, point, scale, parts[0], joined[0])
-                else:
-                    calls = zip(slices, parts, joined, strict=True)
-                    outputs = [self._evaluate(caller, x[rows], point, scale, part, both) for rows, part, both in calls]
-                    output = torch.cat(outputs)
+                for rows, part, both in zip(slices, parts, joined, strict=True):
+                    own = x if len(slices) == 1 else x[rows]
+                    try:
+                        outputs.append(self._evaluate(caller, own, point, scale, part, both))
+                    except Exception as error:
+                        number = "" if call is None else f", evaluation {call + 1} of the run"
+                        samples = f"samples {rows.start} to {rows.stop - 1} of {batch}"
+                        add_note(error, f"when {self.name} was asked at t = {point.t:g}{number}, for {samples}")
+                        raise
+            output = outputs[0] if len(slices) == 1 else torch.cat(outputs)
             self.evaluations += batch
             if self.watcher is not None:
                 self.watcher(batch)

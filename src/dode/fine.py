@@ -18,7 +18,7 @@ from dode.conditions import Condition
 from dode.denoisers import Denoiser
 from dode.grids import Grid, GridFamily, LogSNR, Mixed, Uniform, make_grid
 from dode.metrics import mean_square_distance
-from dode.sampling import sample
+from dode.sampling import end_point
 from dode.schedules import NoiseSchedule
 from dode.solvers import Solver, solver
 from dode.tableau import Tableau
@@ -157,7 +157,7 @@ def _run(
     ends, failures = [], []
     for run in runs:
         try:
-            ends.append((run, sample(denoiser, run.tableau(denoiser.schedule, span), noise, **cond)))
+            ends.append((run, end_point(denoiser, run.tableau(denoiser.schedule, span), noise, cond)))
         except FloatingPointError as error:
             failures.append(error)
     return ends, failures
@@ -174,7 +174,7 @@ def undistilled_errors(denoiser: Denoiser, nfe: int, span: Span, noise: Tensor, 
     ends = []
     for s, grid in (*PAIR, (solver("dpm-solver++"), Uniform()), (solver("deis"), Uniform())):
         try:
-            ends.append(sample(denoiser, FineRun(s, grid, nfe).tableau(denoiser.schedule, span), noise, **cond))
+            ends.append(end_point(denoiser, FineRun(s, grid, nfe).tableau(denoiser.schedule, span), noise, cond))
         except (ValueError, FloatingPointError):  # a budget that the grid has no room for, or a run that diverges
             continue
 

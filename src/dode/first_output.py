@@ -45,7 +45,7 @@ def first_output(denoiser: Denoiser, tableau: Tableau, x: Tensor, cond: Conditio
     groups = _groups(cond, len(x))
     weights = _weights(denoiser)
     means = torch.stack([_mean_output(denoiser, tableau, x, row_of(cond, rows[0]), weights) for rows in groups])
-    member = torch.empty(len(x), dtype=torch.long)
+    member = torch.empty(len(x), dtype=torch.long, device="cpu")
     for i, rows in enumerate(groups):
         member[rows] = i
     return means[member.to(x.device)]

@@ -435,6 +435,12 @@ class Explicit(Grid):
             # A last step that goes nowhere divides nothing by its length; diffusers has one on its Karras grid.
             if not ((left > right)[:-1].all() and (left >= right).all()):
                 raise ValueError("sigma / alpha must fall from each time to the next")
+            close = (left <= right * (1 + _CLOSEST)) & (left > right)
+            if close.any():
+                k = int(np.argmax(close))
+                raise ValueError(
+                    f"alphas and sigmas are too close to tell apart at {self.values[k]:.12g} and {self.values[k + 1]:.12g}: leave one out"
+                )
 
     def ends_clean(self, schedule: NoiseSchedule) -> bool:
         """Whether the last time is that of a clean sample."""

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from dode.finite import check_finite, check_values
 from dode.tableau import Tableau
 
 # (x_k, k) -> x_k with the known pixels at the noise level of state k.
@@ -28,6 +29,7 @@ def for_all(name: str, image: Tensor, x: Tensor) -> Tensor:
     one = tuple(x.shape[1:])
     if tuple(image.shape) not in (tuple(x.shape), one, (1, *one)):
         raise ValueError(f"{name} must have the shape of noise {tuple(x.shape)}, or {one} for all, got {tuple(image.shape)}")
+    check_values(name, image)
     return image.to(x).expand(x.shape)
 
 
@@ -56,7 +58,7 @@ def keeping(
         raise ValueError("a mask needs the pixels that it keeps: give known too, or image to start from it as well")
     clean = for_all(name, clean, x)
     try:
-        made = torch.as_tensor(mask).to(x).expand(x.shape)
+        made = torch.as_tensor(mask, dtype=x.dtype, device=x.device).expand(x.shape)
     except (RuntimeError, TypeError, ValueError):
         got = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
         raise ValueError(f"mask must be a tensor that broadcasts to the shape of noise {tuple(x.shape)}, got {got}") from None
@@ -64,6 +66,7 @@ def keeping(
         raise ValueError("mask must lie in [0, 1]: 1 where the image is repainted, 0 where it is kept")
     # Nothing of an image that is repainted may come through, not even NaN.
     clean = torch.where(made == 1, torch.zeros_like(clean), clean)
+    check_finite(name, clean)
     kept, eps = 1 - made, noise.to(x)
 
     def keep(state: Tensor, k: int) -> Tensor:

@@ -10,20 +10,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
-
-from dode.denoisers import Denoiser
 from dode.models import BUNDLED
-from dode.models.diffusers import Adapted, Traits, adapt, class_name, config_of, load_network, read_json, traits_of
+from dode.models.folder import read_folder
 from dode.models.scheduler_configs import CLASSES, REFUSED, SchedulerConfig
+from dode.models.traits import Traits, traits_of
 from dode.names import unknown_name
+from dode.reading import failing_as
 from dode.schedules import Flow, NoiseSchedule
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from dode.denoisers import Denoiser
+    from dode.models.diffusers import Adapted
+
+# PyTorch is imported where a network is at hand: what cannot be loaded is refused before.
 _FUNCTION = re.compile(r"[\w.]+:[\w.]+")
-_DODE_KEYS = ("space_to_depth", "null_class", "classes")
 
 
 def load(
@@ -69,7 +74,8 @@ def load(
         ImportError: the network needs diffusers and it is not installed.
 
     Warns:
-        UserWarning: a scheduler's configuration has a key whose meaning is not known.
+        UserWarning: a scheduler's configuration has a key whose meaning is not known, or a folder has weights or values that its network
+            has no place for.
     """
     if isinstance(options.get("shape"), list):
         options["shape"] = tuple(options["shape"])
@@ -77,8 +83,11 @@ def load(
     denoiser = _find(model, asked, allow_pickle)
     changes: dict[str, Any] = {"schedule": schedule, "prediction": prediction}
     denoiser = denoiser.replace(**{key: value for key, value in changes.items() if value is not None}, **options)
-    if isinstance(denoiser.net, nn.Module) and (device is not None or dtype is not None):
-        denoiser.net.to(device=device, dtype=dtype)
+    if device is not None or dtype is not None:
+        from torch import nn
+
+        if isinstance(denoiser.net, nn.Module):
+            denoiser.net.to(device=device, dtype=dtype)
     return denoiser
 
 
@@ -114,6 +123,8 @@ def _find(model: Any, asked: _Asked, allow_pickle: bool) -> Denoiser:
         if not folder.is_dir():
             raise ValueError(f"{folder} is a file: name the folder that it is in")
         return _from_folder(folder, folder.resolve().name, asked, allow_pickle)
+    from dode.denoisers import Denoiser
+
     if isinstance(model, Denoiser):
         return model
     if hasattr(model, "scheduler"):
@@ -124,33 +135,18 @@ def _find(model: Any, asked: _Asked, allow_pickle: bool) -> Denoiser:
 
 
 def _from_folder(folder: Path, name: str, asked: _Asked, allow_pickle: bool) -> Denoiser:
-    places = [folder / "unet", folder / "transformer", folder]
-    network_folder = next((place for place in places if (place / "config.json").is_file()), None)
-    if network_folder is None:
-        raise FileNotFoundError(f"{folder} has neither unet/config.json nor transformer/config.json nor config.json")
-    extra = read_json(folder / "dode.json") if (folder / "dode.json").is_file() else {}
-    for key, value in extra.items():
-        if key not in _DODE_KEYS:
-            raise unknown_name(f"key in {folder / 'dode.json'}", key, _DODE_KEYS)
-        lowest = 1 if key == "space_to_depth" else 0
-        if key != "classes" and (not isinstance(value, int) or value < lowest):
-            raise ValueError(f"{key} in {folder / 'dode.json'} must be a whole number from {lowest}, got {value!r}")
-    configs = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
-    content = next((read_json(path) for path in configs if path.is_file()), None)
-    scheduler = None if content is None else SchedulerConfig(content)
-    factor = extra.get("space_to_depth", 1)
-    # Everything is read and refused before weights, or diffusers, are loaded.
-    traits = traits_of(
-        read_json(network_folder / "config.json"),
-        null_class=extra.get("null_class"),
-        learned_variance=scheduler is not None and scheduler.learned_variance,
-        shape=asked.shape(factor),
-    )
-    schedule, prediction = _schedule_of(scheduler, traits, asked, str(folder))
-    null_condition = traits.null_condition
-    Denoiser(_not_loaded, schedule, prediction, null_condition=null_condition).replace(**asked.options)
-    net = load_network(network_folder, traits.kind, allow_pickle=allow_pickle)
-    return _denoiser(adapt(net, traits, factor), scheduler, schedule, prediction, name)
+    found = read_folder(folder, asked.shape, allow_pickle=allow_pickle)
+    traits, scheduler = found.traits, found.scheduler
+    with failing_as(found.scheduler_path):
+        schedule, prediction = _schedule_of(scheduler, traits, asked, str(folder))
+
+    from dode.denoisers import Denoiser
+    from dode.models.diffusers import adapt, load_network
+
+    # The caller's options are refused before weights are loaded, or diffusers.
+    Denoiser(_not_loaded, schedule, prediction, null_condition=traits.null_condition).replace(**asked.options)
+    net = load_network(found.place, traits.kind, found.config, found.stored)
+    return _denoiser(adapt(net, traits, found.space_to_depth), scheduler, schedule, prediction, name)
 
 
 def _not_loaded(x: Tensor, t: Tensor, **cond: Any) -> Tensor:
@@ -158,6 +154,8 @@ def _not_loaded(x: Tensor, t: Tensor, **cond: Any) -> Tensor:
 
 
 def _from_pipeline(pipeline: Any, asked: _Asked) -> Denoiser:
+    from dode.models.diffusers import adapt, class_name, config_of
+
     name = type(pipeline).__name__
     # A network's truth value is its length, which not every one has.
     found = (getattr(pipeline, part, None) for part in ("unet", "transformer"))
@@ -186,6 +184,11 @@ def _scheduler_of(scheduler: Any) -> SchedulerConfig | None:
 
 
 def _from_network(net: Any, asked: _Asked) -> Denoiser:
+    from torch import nn
+
+    from dode.denoisers import Denoiser
+    from dode.models.diffusers import adapt, class_name, config_of
+
     config = config_of(net) if isinstance(net, nn.Module) else None
     if config is None:
         schedule, prediction = _schedule_of(None, None, asked, class_name(net))
@@ -198,6 +201,8 @@ def _from_network(net: Any, asked: _Asked) -> Denoiser:
 def _denoiser(
     adapted: Adapted, scheduler: SchedulerConfig | None, schedule: NoiseSchedule, prediction: str, name: str
 ) -> Denoiser:
+    from dode.denoisers import Denoiser
+
     return Denoiser(
         adapted.net if scheduler is None else scheduler.wrap(adapted.net, schedule),
         schedule,
@@ -233,6 +238,8 @@ def _schedule_of(
 
 
 def _from_function(reference: str) -> Denoiser:
+    from dode.denoisers import Denoiser
+
     module_name, _, path = reference.partition(":")
     try:
         with _current_folder_importable():
@@ -240,7 +247,7 @@ def _from_function(reference: str) -> Denoiser:
         for part in path.split("."):
             target = getattr(target, part)
         denoiser = target()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # what it runs may end the interpreter, with success and without a denoiser
         raise ValueError(f"{reference} failed: {type(error).__name__}: {error}") from error
     if not isinstance(denoiser, Denoiser):
         raise ValueError(f"{reference} must return a dode.Denoiser, got {type(denoiser).__name__}")

@@ -31,7 +31,7 @@ def standard_noise(
     """
     # numpy promises that this generator's numbers never change; torch's depend on how many are asked for.
     source = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed, spawn_key=(stream,))))
-    noise = torch.empty((batch, *shape), dtype=dtype)
+    noise = torch.empty((batch, *shape), dtype=dtype, device="cpu")
     rows = max(1, _CHUNK // max(1, math.prod(shape)))
     for first in range(0, batch, rows):
         part = noise[first : first + rows]

@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dode.conditions import as_condition
+from dode.amplification import warn_of_rounding
+from dode.conditions import Condition, checked_condition
 from dode.denoisers import Denoiser, Evaluate
+from dode.finite import check_finite, check_values
 from dode.first_output import first_output
 from dode.grids import Point
 from dode.guidance import check_calls
 from dode.inpainting import Keep, for_all, keeping
+from dode.notes import add_note
 from dode.schedules import Array
 from dode.tableau import Coefficients, Tableau
 
@@ -88,7 +91,7 @@ def sample(
             mixed. Numbers in [0, 1] or bool, of a shape that broadcasts to that of noise, e.g. (height, width). With `image` and
             no `known`, the image is what is kept.
         dtype: another dtype for the states.
-        strict: refuse a tableau made for another schedule.
+        strict: refuse a tableau made for another schedule, or whose times and scales are not those of the schedule that it names.
         return_trajectory: return a `Trajectory` in place of the result alone.
         cond: the condition, e.g. class_labels; tensors have a row a sample, or one for all.
 
@@ -96,13 +99,39 @@ def sample(
         (batch, *shape), or a `Trajectory`.
 
     Raises:
-        ValueError: another schedule, a wrong shape, a mask without known pixels or the other way round, a condition with a wrong
-            number of rows, or a guidance scale by evaluation for another number of them.
+        ValueError: another schedule, a wrong shape, NaN in noise, images or condition, a mask without known pixels or the other way
+            round, a condition with a wrong number of rows, or a guidance scale by evaluation for another number of them.
         FloatingPointError: the result is not finite; the message names the step at which the network first gave such output.
+
+    Warns:
+        UserWarning: the tableau's file was changed after it was made; or it magnifies rounding more than ten thousand times (see
+            `dode.amplification`). Once for each tableau.
     """
-    cond = as_condition(cond)
+    cond = checked_condition(cond)
     x = start(denoiser, tableau, noise, image=image, dtype=dtype, strict=strict)
     keep = keeping(tableau, noise, x, image=image, known=known, mask=mask)
+    warn_of_rounding(tableau, denoiser.output, x.dtype)
+    trajectory = _trajectory(denoiser, tableau, x, cond, keep, whole=return_trajectory)
+    return trajectory if return_trajectory else trajectory.final
+
+
+def end_point(denoiser: Denoiser, tableau: Tableau, noise: Tensor, cond: Condition) -> Tensor:
+    """The result of `sample`, without a warning of rounding: for those who try many tableaux.
+
+    Args:
+        denoiser, tableau, noise: as there.
+        cond: the condition, from `as_condition`.
+
+    Raises:
+        ValueError, FloatingPointError: as there.
+    """
+    return _trajectory(denoiser, tableau, start(denoiser, tableau, noise), cond).final
+
+
+def _trajectory(
+    denoiser: Denoiser, tableau: Tableau, x: Tensor, cond: Condition, keep: Keep | None = None, *, whole: bool = False
+) -> Trajectory:
+    """The run from a first state x; the result alone unless the whole is asked for."""
     x = x if keep is None else keep(x, 0)
     first = first_output(denoiser, tableau, x, cond)
     with denoiser.evaluator(x, cond) as evaluate, torch.no_grad():
@@ -110,14 +139,14 @@ def sample(
         states, denoised = [x], []
         for k in range(tableau.rows):
             run.evaluate(k)
-            if return_trajectory:
+            if whole:
                 denoised.append(run.denoised(k))
             result = run.advance(k)
-            if return_trajectory:
+            if whole:
                 states.append(result)
         if not bool(torch.isfinite(result).all()):
             raise FloatingPointError(_first_failure(Run(denoiser, evaluate, tableau, x, first, keep=keep)))
-    return Trajectory(tuple(states), tuple(denoised)) if return_trajectory else result
+    return Trajectory(tuple(states) if whole else (result,), tuple(denoised))
 
 
 def iterate(
@@ -141,10 +170,11 @@ def iterate(
             step.x.clamp_(-4, 4)
         samples = step.x
     """
-    cond = as_condition(cond)
+    cond = checked_condition(cond)
     x = start(denoiser, tableau, noise, image=image, dtype=dtype, strict=strict)
     keep = keeping(tableau, noise, x, image=image, known=known, mask=mask)
     x = x if keep is None else keep(x, 0)
+    warn_of_rounding(tableau, denoiser.output, x.dtype)
     first = first_output(denoiser, tableau, x, cond)
     with denoiser.evaluator(x, cond) as evaluate:
         run = Run(denoiser, evaluate, tableau, x, first, keep=keep)
@@ -199,12 +229,17 @@ def start(
             f"the network takes samples of shape {denoiser.shape}, got {tuple(noise.shape[1:])}: give noise of that shape, or make "
             f"the Denoiser with shape={tuple(noise.shape[1:])} if the network takes that too"
         )
+    check_finite("noise", noise)
     if strict:
         tableau.check_schedule(denoiser.schedule)
+    tableau.warn_if_changed()
     x = noise.to(device=denoiser.device, dtype=dtype)
+    check_values(f"a parameter of the network ({denoiser.name})", x)
     if image is None:
         return x * tableau.noise_scale
-    return for_all("image", image, x) * float(tableau.alphas[0]) + x * float(tableau.sigmas[0])
+    image = for_all("image", image, x)
+    check_finite("image", image)
+    return image * float(tableau.alphas[0]) + x * float(tableau.sigmas[0])
 
 
 class Run:
@@ -242,7 +277,11 @@ class Run:
         """N_k, the network's output for x_k."""
         shared = self._first if k == 0 else None
         call = k if self._first is None else k - 1
-        output = self._ask(self._value(2 * k), self.points[k], call) if shared is None else shared
+        try:
+            output = self._ask(self._value(2 * k), self.points[k], call) if shared is None else shared
+        except Exception as error:
+            add_note(error, f"at step {k + 1} of {self.rows}")
+            raise
         self._newest = 2 * k + 1
         self._values[self._newest] = output
         return output

@@ -57,7 +57,8 @@ def ratio(errors: Array, base: Array) -> Figure:
 
 def quantile(errors: Array, share: float) -> Figure:
     """A quantile of errors (n,)."""
-    value = float(np.quantile(errors, share))
+    with np.errstate(invalid="ignore"):  # infinite errors have no mean between two of them
+        value = float(np.quantile(errors, share))
     if len(errors) < 2 or not np.isfinite(errors).all():
         return Figure(value, math.nan, math.nan)
     drawn = np.concatenate([np.quantile(errors[rows], share, axis=1) for rows in _draws(len(errors))])

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,15 +25,25 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dode.files import write_atomically
+from dode.foreign import brief, printable
 from dode.grids import Point
 from dode.names import unknown_name
+from dode.reading import LARGE, checked, failing_as, read_json
 from dode.rows import Combination, Row
 from dode.schedules import Array, NoiseSchedule
 
 FORMAT = "dode.tableau"
 VERSION = 1
-# How far the schedule's alpha and sigma may be from the stored ones: above float32 rounding, far below another schedule.
+# How far the schedule's alpha and sigma may be from the stored ones, of 1 or of a larger sigma: above float32 rounding, far below
+# another schedule.
 _SAME_SCHEDULE = 1e-4
+# A grid of its own scales may have rounded its times to whole ones (diffusers' Karras grid does): they are those of a time less than
+# one away. It says nothing where the schedule has fewer whole times than these.
+_ROUNDED, _MANY_WHOLE = 1.0, 50
+# Beyond the ends of the schedule's times, as a share of all: the digits that a fingerprint keeps of them.
+_OUTSIDE = 1e-6
+# float32 overflows with the first product of a larger coefficient.
+_LARGEST = 1e30
 # A time is whole up to this share of the largest: a grid's arithmetic gives 5.000000000000001.
 _WHOLE = 1e-12
 # Coefficients this much smaller than the largest of their row are what rounding left of zero.
@@ -82,10 +93,11 @@ class Tableau:
         mean: that mean, (*shape), where the network has no condition and it is kept; None where it is made when sampling.
         integrand: what the rows integrate, where known.
         meta: anything JSON can hold; a distilled tableau keeps its statistics here.
+        made: the digest in the file that it was read from, where that is not of what the file holds; else "". See `changed`.
 
     Raises:
-        ValueError: on making, if shapes disagree, a number is not finite, a or b is not lower triangular, or times go
-            both ways.
+        ValueError: on making, if shapes disagree, a number is not finite, a or b is not lower triangular or all zero, times go
+            both ways or nowhere, or a scale is negative.
     """
 
     times: Array
@@ -101,6 +113,7 @@ class Tableau:
     mean: Array | None = None
     integrand: Integrand | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    made: str = ""
 
     def __post_init__(self) -> None:
         for name in ("times", "alphas", "sigmas", "a", "b"):
@@ -112,6 +125,10 @@ class Tableau:
         _check_square("b", self.b, rows)
         for name in ("times", "alphas", "sigmas"):
             _check_vector(name, getattr(self, name), rows + 1)
+        if (self.alphas < 0).any() or (self.sigmas < 0).any() or (np.maximum(self.alphas, self.sigmas) == 0).any():
+            raise ValueError("alphas and sigmas must not be negative, nor both 0 at a time")
+        if not (self.a.any() or self.b.any()):
+            raise ValueError("the coefficients are all 0: its result would be 0 whatever the noise")
         if self.first not in FIRST:
             raise unknown_name("first output", str(self.first), FIRST)
         if self.mean is not None:
@@ -123,6 +140,8 @@ class Tableau:
         steps = np.diff(self.times)
         if not ((steps <= 0).all() or (steps >= 0).all()):
             raise ValueError("times must run one way, down to sample or up to invert")
+        if not steps.any():
+            raise ValueError(f"times must run from the first state to the result, got {self.times[0]:g} for all")
         if self.integrand is not None:
             part = self.integrand
             part = replace(part, a=_frozen(part.a), b=_frozen(part.b), factors=_frozen(part.factors))
@@ -172,6 +191,20 @@ class Tableau:
         """A hash of the whole, the same in every process."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
+    @property
+    def changed(self) -> bool:
+        """Whether the file that it was read from was changed after it was made: its statistics then tell of other numbers."""
+        return bool(self.made)
+
+    def warn_if_changed(self) -> None:
+        """Say once that what is run is not what was made."""
+        if self.changed and not self.memo.setdefault("said to be changed", False):
+            self.memo["said to be changed"] = True
+            warnings.warn(
+                "this tableau's file was changed after it was made: it is run as it is, and its statistics are those of what it was",
+                stacklevel=3,
+            )
+
     @cached_property
     def memo(self) -> dict[str, Any]:
         """What is derived from the numbers and need not be made twice; no part of the value."""
@@ -196,6 +229,10 @@ class Tableau:
             outputs[:, 0] = 0.0
         # A solver in the network's own prediction names old outputs only; what is left of their states is rounding.
         size = np.abs(np.concatenate([states, outputs], axis=1)).max(axis=1, keepdims=True)
+        if not (size <= _LARGEST).all():
+            raise ValueError(
+                f"the coefficients are too large for a network that predicts {prediction}: up to {np.max(size):.1e}"
+            )
         return Coefficients(np.where(np.abs(states) > _ROUNDING * size, states, 0.0), outputs)
 
     def conversion(self, j: int, prediction: str) -> tuple[float, float]:
@@ -207,7 +244,8 @@ class Tableau:
         return replace(self, meta={**self.meta, **entries})
 
     def check_schedule(self, schedule: NoiseSchedule) -> None:
-        """Raise ValueError if this tableau was made for another schedule, or asks at times that the network does not take."""
+        """Raise ValueError if this tableau was made for another schedule, has other times, scales or another noise scale than this one,
+        or asks at times that the network does not take."""
         if schedule.integer_times:
             asked = self.times[self.first == "zero" : -1]
             between = np.abs(asked - np.rint(asked)) > _WHOLE * np.abs(asked).max(initial=1.0)
@@ -217,18 +255,36 @@ class Tableau:
                     "the schedule of the denoiser (denoiser.schedule; strict=False, or --no-strict, runs it all the same, at the "
                     "nearest whole times)"
                 )
-        if self.schedule == schedule.fingerprint:
-            return
-        t = np.clip(self.times, schedule.t_clean, schedule.t_max)
-        far = max(
-            np.abs(schedule.alpha(t) - self.alphas).max(),
-            (np.abs(schedule.sigma(t) - self.sigmas) / max(1.0, self.sigmas.max())).max(),
-        )
-        if (t != self.times).any() or far > _SAME_SCHEDULE:
+        same = self.schedule == schedule.fingerprint
+        made_for = f"this tableau was made for the schedule {printable(self.schedule)}, the network has {schedule.fingerprint}"
+        instead = "make one for this network (strict=False, or --no-strict, runs it all the same)"
+        if not same and self._off(schedule, 0.0) is not None:
+            raise ValueError(f"{made_for}: {instead}")
+        slack = _OUTSIDE * (schedule.t_max - schedule.t_clean)
+        if self.times.max() > schedule.t_max + slack or self.times.min() < schedule.t_clean - slack:
             raise ValueError(
-                f"this tableau was made for the schedule {self.schedule}, the network has {schedule.fingerprint}: "
-                "make one for this network (strict=False, or --no-strict, runs it all the same)"
+                f"this tableau has times from {self.times[0]:g} to {self.times[-1]:g}, and the schedule {schedule.fingerprint} goes from "
+                f"{schedule.t_max:g} to {schedule.t_clean:g}: {instead}"
             )
+        whole = (self.times == np.rint(self.times)).all() and schedule.t_max - schedule.t_clean >= _MANY_WHOLE
+        off = self._off(schedule, _ROUNDED if whole else 0.0)
+        if off is not None:
+            point = self.points[off]
+            raise ValueError(
+                f"this tableau has alpha {point.alpha:.6g} and sigma {point.sigma:.6g} at t = {point.t:g}, where the schedule "
+                f"{schedule.fingerprint} has {schedule.alpha(point.t):.6g} and {schedule.sigma(point.t):.6g}: {instead}"
+            )
+        scale = schedule.noise_scale(float(self.times[0])) if self.sigmas[0] else 1.0
+        if abs(self.noise_scale - scale) > _SAME_SCHEDULE * scale:
+            raise ValueError(f"this tableau scales the noise by {self.noise_scale:g}, and its schedule by {scale:g}: {instead}")
+
+    def _off(self, schedule: NoiseSchedule, rounded: float) -> int | None:
+        """The first time whose alpha and sigma are not those of the schedule at any time this near; None if there is none."""
+        low, high = (np.clip(self.times + shift, schedule.t_clean, schedule.t_max) for shift in (-rounded, rounded))
+        tolerance = _SAME_SCHEDULE * np.maximum(1.0, self.sigmas)
+        off = (self.alphas < schedule.alpha(high) - tolerance) | (self.alphas > schedule.alpha(low) + tolerance)
+        off |= (self.sigmas < schedule.sigma(low) - tolerance) | (self.sigmas > schedule.sigma(high) + tolerance)
+        return int(np.argmax(off)) if off.any() else None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tableau):
@@ -243,11 +299,11 @@ class Tableau:
         """Solver, NFE and grid in a line; with what is shared beside the NFE."""
         mean = f" (D0 = mean, of {SHARED_EVALUATIONS} evaluations once a condition)"
         shared = {"network": "", "zero": " (D0 = 0)", "mean": mean}[self.first]
-        return f"{self.solver or 'tableau'}, NFE {self.nfe}{shared}, grid {self.grid or '?'}"
+        return f"{printable(self.solver) or 'tableau'}, NFE {self.nfe}{shared}, grid {printable(self.grid) or '?'}"
 
     def __str__(self) -> str:
         """Title, then a line a row: time, alpha, sigma, and the row's coefficients."""
-        title = f"{self.title}, schedule {self.schedule}"
+        title = f"{self.title}, schedule {printable(self.schedule)}"
         lines = [title, f"{'row':>4} {'t':>9} -> {'t':>9}  x_next ="]
         for k in range(self.rows):
             terms = [
@@ -260,16 +316,20 @@ class Tableau:
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        return f"Tableau({self.solver!r}, nfe={self.nfe}, grid={self.grid!r}, schedule={self.schedule!r})"
+        solver, grid, schedule = map(printable, (self.solver, self.grid, self.schedule))
+        return f"Tableau({solver!r}, nfe={self.nfe}, grid={grid!r}, schedule={schedule!r})"
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write JSON; float64 survives exactly.
+        """Write JSON; float64 survives exactly. The file has a digest of its content.
 
         Raises:
             FileExistsError: the file is there and `overwrite` is False.
             FileNotFoundError: the folder is not there.
+            ValueError: it is larger than what `load` reads.
         """
-        text = json.dumps(self.to_json(), indent=1) + "\n"
+        text = json.dumps({**self.to_json(), "digest": self.made or self.digest}, indent=1) + "\n"
+        if len(text) > LARGE:
+            raise ValueError(f"{path} would have {len(text) / 2**20:.0f} MB, and a tableau may have {LARGE / 2**20:.0f}")
         write_atomically(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"), overwrite=overwrite)
 
     @classmethod
@@ -280,22 +340,17 @@ class Tableau:
             FileNotFoundError: no such file.
             ValueError: the file is not a tableau of a format that this version knows.
         """
-        if not Path(path).is_file():
+        path = Path(path)
+        if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist, or is no file: name a file from `save` or `dode distill`")
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not JSON: {error}") from None
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
+        data = read_json(path, LARGE)
+        if data.get("format") != FORMAT:
             raise ValueError(f'{path} is not a tableau: it has no "format": "{FORMAT}"')
-        if data.get("version") != VERSION:
-            raise ValueError(f"{path} has format version {data.get('version')}, this dode reads version {VERSION}")
-        try:
+        version = data.get("version")
+        if version != VERSION or type(version) is not int:
+            raise ValueError(f"{path} has format version {brief(version)}, this dode reads version {VERSION}")
+        with failing_as(f"{path} is a damaged tableau"):
             return cls.from_json(data)
-        except KeyError as error:
-            raise ValueError(f"{path} is a damaged tableau: {error} is missing") from None
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} is a damaged tableau: {error}") from None
 
     def to_json(self) -> dict[str, Any]:
         """What `save` writes."""
@@ -325,22 +380,33 @@ class Tableau:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Tableau:
-        """The tableau that `to_json` wrote."""
-        part = data.get("integrand")
-        return cls(
-            **{name: np.array(data[name], np.float64) for name in ("times", "alphas", "sigmas")},
-            a=_square(data["a"]),
-            b=_square(data["b"]),
-            noise_scale=float(data["noise_scale"]),
-            schedule=str(data["schedule"]),
-            solver=str(data["solver"]),
-            grid=str(data["grid"]),
-            first=str(data.get("first", "network")),
-            mean=None if data.get("mean") is None else np.array(data["mean"], np.float64),
-            integrand=part
-            and Integrand(_square(part["a"]), _square(part["b"]), np.array(part["factors"], np.float64), part["kind"]),
-            meta=dict(data["meta"]),
+        """The tableau that `to_json` wrote, or that a file holds.
+
+        Raises:
+            ValueError: in one line, what it lacks or has wrong.
+        """
+        from dode.schemas import TableauFile
+
+        found = checked(TableauFile, data)
+        part = found.integrand
+        tableau = cls(
+            times=np.array(found.times),
+            alphas=np.array(found.alphas),
+            sigmas=np.array(found.sigmas),
+            a=_square(found.a),
+            b=_square(found.b),
+            noise_scale=found.noise_scale,
+            schedule=found.schedule,
+            solver=found.solver,
+            grid=found.grid,
+            first=found.first,
+            mean=None if found.mean is None else np.array(found.mean, np.float64),
+            integrand=None if part is None else Integrand(_square(part.a), _square(part.b), np.array(part.factors), part.kind),
+            meta=found.meta,
         )
+        if found.digest is None or found.digest == tableau.digest:
+            return tableau
+        return replace(tableau, made=found.digest)
 
 
 def output_to_sample(prediction: str, point: Point) -> tuple[float, float]:
@@ -393,15 +459,15 @@ def _check_square(name: str, matrix: Array, n: int) -> None:
         raise ValueError(f"{name} must have shape {(n, n)}, got {matrix.shape}")
     if np.triu(matrix, 1).any():
         raise ValueError(f"{name} must be lower triangular: a row cannot use what comes after it")
-    if not np.isfinite(matrix).all():
-        raise ValueError(f"{name} must be finite")
+    if not (np.abs(matrix) <= _LARGEST).all():
+        raise ValueError(f"{name} must be finite, and at most {_LARGEST:g} in size")
 
 
 def _check_vector(name: str, vector: Array, n: int) -> None:
     if vector.shape != (n,):
         raise ValueError(f"{name} must have {n} values, got shape {vector.shape}")
-    if not np.isfinite(vector).all():
-        raise ValueError(f"{name} must be finite")
+    if not (np.abs(vector) <= _LARGEST).all():
+        raise ValueError(f"{name} must be finite, and at most {_LARGEST:g} in size")
 
 
 def _triangle(matrix: Array) -> list[list[float]]:
@@ -411,7 +477,5 @@ def _triangle(matrix: Array) -> list[list[float]]:
 def _square(triangle: list[list[float]]) -> Array:
     matrix = np.zeros((len(triangle), len(triangle)))
     for k, row in enumerate(triangle):
-        if len(row) != k + 1:
-            raise ValueError(f"row {k} must have {k + 1} numbers, got {len(row)}")
         matrix[k, : k + 1] = row
     return matrix

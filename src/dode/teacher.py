@@ -199,7 +199,7 @@ def teacher_states(
             continue
         for i, state in job.run():
             if i not in whole:
-                whole[i] = torch.empty((len(noise), *state.shape[1:]), dtype=state.dtype)
+                whole[i] = torch.empty((len(noise), *state.shape[1:]), dtype=state.dtype, device="cpu")
             whole[i][rows] = state
     states: list[Tensor | Rows] = (
         [whole[i] for i in range(len(whole))] if cache is None else [Rows(each) for each in zip(*pieces, strict=True)]

@@ -21,7 +21,7 @@ from dode.distillation.greedy import Fit, corrected
 from dode.first_output import first_output
 from dode.host import parts
 from dode.metrics import mean_square_distance
-from dode.sampling import Run, sample, start
+from dode.sampling import Run, end_point, start
 from dode.schedules import Array
 from dode.statistics import doubt_factor
 from dode.tableau import Tableau
@@ -70,7 +70,7 @@ def end_errors(denoiser: Denoiser, tableau: Tableau, batch: Batch) -> Array:
     errors = []
     for rows in parts(batch.noise, denoiser.batch_size):
         try:
-            x = sample(denoiser, tableau, batch.noise[rows], **take(batch.cond, rows))
+            x = end_point(denoiser, tableau, batch.noise[rows], take(batch.cond, rows))
         except FloatingPointError:
             return np.full(len(batch), math.inf)
         errors.append(mean_square_distance(x, batch.end_of(rows)))

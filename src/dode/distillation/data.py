@@ -12,6 +12,7 @@ from dode.cache import Cache
 from dode.conditions import Condition, cycle
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
+from dode.finite import check_finite
 from dode.noise import FITTING, HELD_OUT, VALIDATION, standard_noise
 from dode.teacher import Teacher, teacher_states
 
@@ -114,6 +115,8 @@ def given(
             f"targets must have shape {(rows, *noise.shape)}, a state for each row, got {len(targets)} of "
             f"{tuple(targets[0].shape) if len(targets) else '-'}"
         )
+    for i, target in enumerate(targets):
+        check_finite(f"the target of row {i + 1}", target)
     whole = Batch(noise, cond, list(targets))
     if not choose:
         return whole, None

@@ -313,7 +313,7 @@ class _Run:
         here = states[k + 1]
         size = float(here.norm())
         steps = [differences.state * size / max(float(v.norm()), 1e-30) for v in vectors]
-        signs = torch.ones(len(here), dtype=here.dtype)
+        signs = torch.ones(len(here), dtype=here.dtype, device="cpu")
         signs[1::2] = -1
         side = to_device(signs, here).reshape(-1, *[1] * (here.ndim - 1))
         x = torch.stack([here + side * v * step for step, v in zip(steps, vectors, strict=True)])

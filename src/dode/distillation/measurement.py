@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from dode.amplification import rounding_note
 from dode.distillation.batch import Batch
 from dode.distillation.choice import measure
 from dode.distillation.data import UNSEEN, Tutor
@@ -18,11 +19,12 @@ from dode.distillation.method import AS_FITTED, Outcome
 from dode.distillation.plan import Plan
 from dode.distillation.result import Distilled, Errors, Reference, with_statistics
 from dode.distillation.rounding import rounding_floor
+from dode.distillation.soundness import noise_of_output, sound
 from dode.distillation.teaching import SHARE
 from dode.fine import PAIR, agreed, other_than, undistilled_errors
 from dode.grids import Grid
 from dode.metrics import mean_square, mean_square_distance
-from dode.sampling import sample
+from dode.sampling import end_point
 from dode.solvers import Solver
 from dode.teacher import Teacher
 
@@ -41,11 +43,13 @@ _MORE = 4
 
 def measured(plan: Plan, made: Made, began: float) -> Distilled:
     """The result with its errors; `began` is when it was begun, by `time.perf_counter`."""
-    outcome, ledger = made.outcome, made.ledger
+    ledger = made.ledger
     with ledger.count("measurement"):
-        judge = None if made.teaching is None else _reference(plan, made)
-        fitting = _errors(plan, outcome, made.fit, fitted=True)
-        unseen = None if judge is None or not plan.held_out else _unseen(plan, made, judge)
+        repeated = noise_of_output(plan.denoiser, made.outcome.base, made.fit)
+        fitting = _errors(plan, made.outcome, made.fit, fitted=True)
+        judge, unseen, failure = _held_out(plan, made)
+    outcome, fitting, unseen = sound(made.outcome, fitting, unseen, failure)
+    rounded = rounding_note(outcome.tableau, plan.denoiser.output, made.fit.noise.dtype)
     start = outcome.start
     return with_statistics(
         Distilled(
@@ -65,7 +69,8 @@ def measured(plan: Plan, made: Made, began: float) -> Distilled:
             reference=None if judge is None else judge.reference,
             fitting=fitting,
             held_out=unseen,
-            notes=outcome.notes,
+            notes=(*outcome.notes, *filter(None, (repeated, rounded))),
+            diverged=outcome is not made.outcome,
             seconds=time.perf_counter() - began,
             evaluations=ledger.evaluations,
             settings={
@@ -79,6 +84,18 @@ def measured(plan: Plan, made: Made, began: float) -> Distilled:
             saved=max(ledger.saved, 0),
         )
     )
+
+
+def _held_out(plan: Plan, made: Made) -> tuple[_Judge | None, Errors | None, str | None]:
+    """The reference, the errors on held-out noise, and why there are none where the reference diverges."""
+    judge = None
+    if made.teaching is None:
+        return None, None, None
+    try:
+        judge = _reference(plan, made)
+        return judge, _unseen(plan, made, judge) if plan.held_out else None, None
+    except FloatingPointError as error:
+        return judge, None, f"nothing could be measured against the reference, which diverges ({error})"
 
 
 def expected(plan: Plan) -> int:
@@ -120,7 +137,7 @@ def _reference(plan: Plan, made: Made) -> _Judge:
         plan.denoiser, noise, few.cond, pair, tolerance, span=plan.span, least=least, most=most, either=taught_by is None
     )
     tableau = found.run.tableau(plan.denoiser.schedule, plan.span)
-    end = sample(plan.denoiser, tableau, noise, **few.cond)
+    end = end_point(plan.denoiser, tableau, noise, few.cond)
     teachers = float(mean_square_distance(end, few.end).mean())
     reference = Reference(str(found.run), tableau.nfe, found.error, teachers, rounding, teacher.nfe, len(few))
     return _Judge(Tutor(Teacher(tableau, ()), str(found.run), dense=True, cache=plan.cache), reference)
@@ -150,7 +167,8 @@ def _errors(plan: Plan, outcome: Outcome, batch: Batch, *, fitted: bool = False)
     base = measure(plan.denoiser, outcome.base, batch)
     if outcome.tableau is outcome.base:
         return Errors(base, base, power)
-    if fitted and outcome.chosen == AS_FITTED:
+    # A fit that diverged knows no errors.
+    if fitted and outcome.chosen == AS_FITTED and np.isfinite(outcome.fit.errors).all():
         return Errors(base, outcome.fit.errors, power)
     return Errors(base, measure(plan.denoiser, outcome.tableau, batch), power)
 

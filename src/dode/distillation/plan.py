@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from dode.cache import Cache
-from dode.conditions import Condition, as_condition
+from dode.conditions import Condition, checked_condition
 from dode.denoisers import Denoiser
 from dode.distillation.data import CHOICE, FIT, UNSEEN, NoiseSource
 from dode.distillation.directions import DirectionsLike, make_directions
@@ -184,7 +184,7 @@ def make_plan(
     said = _teacher(denoiser, base, chosen, paper, teacher, teacher_grid, teacher_scale, teacher_nfe)
     return Plan(
         denoiser=denoiser,
-        cond=as_condition(cond),
+        cond=checked_condition(cond),
         base=base,
         solver=chosen,
         path=path,

@@ -63,14 +63,26 @@ class Errors:
     @property
     def difference(self) -> tuple[float, float]:
         """Mean of distilled minus base at the end over the samples, and its standard error (nan for a single sample)."""
-        paired = self.distilled[-1] - self.base[-1]
-        error = paired.std(ddof=1) / np.sqrt(len(paired)) if len(paired) > 1 else float("nan")
+        with np.errstate(invalid="ignore"):  # a run that diverges leaves nan
+            paired = self.distilled[-1] - self.base[-1]
+            error = paired.std(ddof=1) / np.sqrt(len(paired)) if len(paired) > 1 else float("nan")
         return float(paired.mean()), float(error)
 
     @property
     def clear(self) -> bool:
         """Chance does not leave it open which of the two has the smaller mean."""
         return not self.gain.low < 1 < self.gain.high
+
+    @property
+    def diverged(self) -> tuple[int, int]:
+        """On how many samples base and distilled are not finite."""
+        base, distilled = (int((~np.isfinite(errors)).any(0).sum()) for errors in (self.base, self.distilled))
+        return base, distilled
+
+    @property
+    def of_base(self) -> Errors:
+        """Those of the base where it takes the result's place."""
+        return Errors(self.base, self.base, self.power)
 
     @property
     def carriers(self) -> int | None:
@@ -151,7 +163,9 @@ class Distilled:
         reference: what the errors on held-out noise are distances to, and how good the teacher is; None for given targets.
         fitting: errors on the noise that was fitted, against the teacher.
         held_out: errors on noise that neither fitted nor chose; None where targets were given or held_out=0.
-        notes: what went wrong on the way and was mended.
+        notes: what went wrong on the way and was mended, and what was found of the network.
+        diverged: what was found, or the base that is given out in its place, is not finite on noise that it was measured on; or nothing
+            could be measured. The warnings say which.
         seconds: wall time in all.
         evaluations: network evaluations of one sample by purpose, in this run; all but "measurement" made the result.
         settings: what it was made with: model, effort, teacher, samples, seed.
@@ -175,6 +189,7 @@ class Distilled:
     fitting: Errors
     held_out: Errors | None
     notes: tuple[str, ...]
+    diverged: bool
     seconds: float
     evaluations: Mapping[str, int]
     settings: Mapping[str, Any]
@@ -277,7 +292,10 @@ def _warnings(result: Distilled) -> list[str]:
             "seen that are worse than their base"
         )
     base, distilled = shown.end
-    if shown.gain.low > 1 or (math.isinf(distilled) and not math.isinf(base)):
+    for name, errors in (("fitting", result.fitting), *([("held-out", result.held_out)] if result.held_out else [])):
+        if errors.diverged[0] and not result.diverged:
+            found.append(f"the base diverges on {errors.diverged[0]} of {errors.samples} {name} samples")
+    if shown.gain.low > 1:
         found.append(f"the result is worse than its base on {where} noise")
     elif shown.medians[1] > shown.medians[0] and distilled < base:
         found.append(f"the median sample is further off than the base's on {where} noise, though the mean is nearer")
@@ -286,7 +304,9 @@ def _warnings(result: Distilled) -> list[str]:
         samples = "one sample" if carriers == 1 else f"{carriers} samples"
         found.append(f"the gain of the mean hangs on {samples} of {shown.samples}")
     reference = result.reference
-    if reference is not None and result.held_out is not None and reference.error > _MATTERS * distilled:
+    if reference is not None and not math.isfinite(reference.error):
+        found.append("what the reference may be off is not known: the run that it is compared with diverges")
+    elif reference is not None and result.held_out is not None and reference.error > _MATTERS * distilled:
         low, high = reference.range(distilled)
         found.append(
             f"the result has come near the teacher: the reference that it is measured against may be off by {reference.error:.1e} itself, "

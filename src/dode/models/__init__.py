@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-import torch
-from safetensors.torch import load_file
+import lazy_loader
 
-from dode.models.classifier import FashionClassifier
-from dode.models.unet import UNet
-from dode.models.wrappers import (
-    ClassLabels,
-    ConcatChannels,
-    EDMPreconditioned,
-    MeanHalf,
-    NoiseAtZero,
-    SampleOfScore,
-    SpaceToDepth,
-    TimestepKeyword,
-)
+from dode.reading import read_json
+
+if TYPE_CHECKING:
+    from dode.models.classifier import FashionClassifier
+    from dode.models.unet import UNet
+    from dode.models.wrappers import (
+        ClassLabels,
+        ConcatChannels,
+        EDMPreconditioned,
+        MeanHalf,
+        NoiseAtZero,
+        SampleOfScore,
+        SpaceToDepth,
+        TimestepKeyword,
+    )
 
 __all__ = [
     "BUNDLED",
@@ -41,6 +43,24 @@ __all__ = [
 ]
 
 _HERE = Path(__file__).parent
+# Imported, and PyTorch with them, when one is asked for.
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "classifier": ["FashionClassifier"],
+        "unet": ["UNet"],
+        "wrappers": [
+            "ClassLabels",
+            "ConcatChannels",
+            "EDMPreconditioned",
+            "MeanHalf",
+            "NoiseAtZero",
+            "SampleOfScore",
+            "SpaceToDepth",
+            "TimestepKeyword",
+        ],
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,7 @@ class BundledModel:
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, in the order of their labels."""
-        return tuple(json.loads((self.folder / "dode.json").read_text(encoding="utf-8")).get("classes", ()))
+        return tuple(read_json(self.folder / "dode.json").get("classes", ()))
 
 
 BUNDLED: Mapping[str, BundledModel] = MappingProxyType(
@@ -88,8 +108,14 @@ BUNDLED: Mapping[str, BundledModel] = MappingProxyType(
 
 def fashion_classifier() -> FashionClassifier:
     """The bundled classifier of Fashion-MNIST, in float32 and in evaluation mode; its `features` serve Frechet distances."""
+    import torch
+    from safetensors.torch import load_file
+
+    from dode.defaults import usual_defaults
+    from dode.models.classifier import FashionClassifier
+
     # The first weights are random and thrown away: the caller's random state stays as it was.
-    with torch.random.fork_rng(devices=[]):
+    with usual_defaults(), torch.random.fork_rng(devices=[]):
         classifier = FashionClassifier()
     classifier.load_state_dict(load_file(_HERE / "fashion_classifier.safetensors"))  # float16 on disk
     return classifier.requires_grad_(False).eval()

@@ -2,7 +2,7 @@
 
 A configuration mixes three things. What belongs to the network is taken over: alpha and sigma at each time, the kind of its
 output, and what is done to its input and output around it. What belongs to a solver or a grid is dode's to choose (`LEFT_OUT`
-says by which argument). The rest is refused or warned of by name. diffusers itself is not imported.
+says by which argument). The rest is refused or warned of by name. Neither diffusers nor PyTorch is imported to say so.
 
 Every class is one entry of `CLASSES`: how it is read, and the keys that matter with the class's own defaults, which differ.
 """
@@ -15,15 +15,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
 
-from dode.models.wrappers import EDMPreconditioned, NoiseAtZero, SampleOfScore
+from dode.foreign import brief, printable
 from dode.names import unknown_name
+from dode.reading import checked, failing_as, read_json
 from dode.schedules import EDM, VP, CosineVP, Flow, NoiseSchedule
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _Values = Mapping[str, Any]
 
@@ -52,8 +56,9 @@ class SchedulerConfig:
     """
 
     def __init__(self, content: Mapping[str, Any]) -> None:
-        self.name = str(content.get("_class_name", "a scheduler without _class_name"))
+        self.name = printable(content.get("_class_name", "a scheduler without _class_name"))
         self._content = content
+        self._damage = ""
         self._class = CLASSES.get(self.name)
         self._refusal = ""
         if self._class is None:
@@ -65,6 +70,20 @@ class SchedulerConfig:
             self._values = {key: content.get(key, default) for key, default in self._class.keys.items()}
             _warn_of_other_keys(self.name, content, self._class.keys)
 
+    @classmethod
+    def read(cls, path: Path) -> SchedulerConfig:
+        """That of a `scheduler_config.json`. A value of the wrong type or out of bounds fails as any other does: when it is asked for."""
+        from dode.schemas import SchedulerFile
+
+        content = read_json(path)
+        config = cls(content)
+        try:
+            with failing_as(path):
+                checked(SchedulerFile, content)
+        except ValueError as error:
+            config._damage = str(error)
+        return config
+
     def schedule(self, tokens: int | None = None) -> NoiseSchedule:
         """Its noise schedule.
 
@@ -74,12 +93,14 @@ class SchedulerConfig:
         Raises:
             ValueError: a class or a value that has no schedule here; the message names it.
         """
+        if self._damage:
+            raise ValueError(f"{self._damage}; give schedule=... (from dode.schedules) and prediction=... in its place")
         if self._class is None:
             both = "" if "prediction_type" in self._content else " and prediction=..."
             raise ValueError(f"{self._refusal}: give schedule=... (from dode.schedules){both} in its place")
         try:
             return self._class.schedule(self._values, tokens)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(f"{self.name}: {error}; give schedule=... (from dode.schedules) in its place") from None
 
     @property
@@ -89,6 +110,8 @@ class SchedulerConfig:
         Raises:
             ValueError: it does not say, or not in words that are known; the message asks for prediction=.
         """
+        if self._damage:
+            raise ValueError(f"{self._damage}; give prediction=... in its place")
         if self._class is not None and self._class.prediction is not None:
             return self._class.prediction
         kind = (self._content if self._class is None else self._values).get("prediction_type")
@@ -121,6 +144,8 @@ class SchedulerConfig:
     def wrap(self, net: nn.Module, schedule: NoiseSchedule) -> nn.Module:
         """The network with what its scheduler does around it: the scalings of input and output of EDM, a time that is sigma or
         runs from noise to data. Then it predicts what `prediction` says, at the times of any schedule."""
+        from dode.models.wrappers import EDMPreconditioned, NoiseAtZero, SampleOfScore
+
         if self._towards_data:
             return NoiseAtZero(net, schedule.t_max)
         if self._scores:
@@ -238,10 +263,10 @@ def _warn_of_other_keys(name: str, content: Mapping[str, Any], read: Mapping[str
             continue
         defaults = [other.keys[key] for other in CLASSES.values() if key in other.keys]
         if not (isinstance(value, str | int | float) and value in defaults):
-            strange.append(f"{key} = {value!r}")
+            strange.append(f"{printable(key)} = {brief(value)}")
     if strange:
         warnings.warn(
-            f"{name}: left out, as dode knows no such key of that class: {', '.join(strange)}; "
+            f"{name}: left out, as dode knows no such key of that class: {printable(', '.join(strange), 500)}; "
             "if it changes alpha, sigma or the network's output, give schedule= and prediction=",
             stacklevel=2,
         )

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dode.foreign import brief
+
 # diffusers' defaults of what may be chosen, and the one value implemented of everything else.
 _DEFAULTS: dict[str, Any] = {
     "sample_size": None,
@@ -107,25 +109,7 @@ class UNet(nn.Module):
         Raises:
             ValueError: a key or a value that is not implemented here; the message names it.
         """
-        given = {key: value for key, value in config.items() if not key.startswith("_")}
-        for key, value in given.items():
-            if key not in _DEFAULTS and key not in _FIXED:
-                raise ValueError(f"UNet does not know the key {key!r} of the configuration")
-            if key in _FIXED and value != _FIXED[key]:
-                raise ValueError(f"UNet implements {key} = {_FIXED[key]!r} alone, got {value!r}")
-        full = _DEFAULTS | _FIXED | given
-        for key, kinds in (
-            ("down_block_types", ("DownBlock2D", "AttnDownBlock2D")),
-            ("up_block_types", ("UpBlock2D", "AttnUpBlock2D")),
-        ):
-            if len(full[key]) != len(full["block_out_channels"]):
-                raise ValueError(f"{key} and block_out_channels must be equally long, got {full[key]}")
-            for kind in full[key]:
-                if kind not in kinds:
-                    raise ValueError(f"UNet implements {' and '.join(kinds)} as {key}, got {kind!r}")
-        if full["norm_num_groups"] is None:
-            raise ValueError("UNet needs norm_num_groups, got None")
-        return cls(full)
+        return cls(full_config(config))
 
     def forward(self, x: Tensor, t: Tensor | float, class_labels: Tensor | None = None) -> Tensor:
         """The prediction: (batch, out_channels, height, width).
@@ -158,9 +142,37 @@ class UNet(nn.Module):
         half = width // 2
         exponents = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=x.device)
         frequencies = torch.exp(exponents / (half - self.config["freq_shift"]))
-        angles = torch.as_tensor(t, device=x.device).expand(len(x))[:, None].float() * frequencies
+        angles = torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))[:, None] * frequencies
         parts = [angles.cos(), angles.sin()] if self.config["flip_sin_to_cos"] else [angles.sin(), angles.cos()]
         return F.pad(torch.cat(parts, dim=1), (0, width % 2))
+
+
+def full_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration of diffusers with every default filled in.
+
+    Raises:
+        ValueError: a key or a value that `UNet` does not implement; the message names it.
+    """
+    given = {key: value for key, value in config.items() if not key.startswith("_")}
+    for key, value in given.items():
+        if key not in _DEFAULTS and key not in _FIXED:
+            raise ValueError(f"UNet does not know the key {brief(key)} of the configuration")
+        if key in _FIXED and value != _FIXED[key]:
+            raise ValueError(f"UNet implements {key} = {_FIXED[key]!r} alone, got {brief(value)}")
+    full = _DEFAULTS | _FIXED | given
+    for key, kinds in (
+        ("down_block_types", ("DownBlock2D", "AttnDownBlock2D")),
+        ("up_block_types", ("UpBlock2D", "AttnUpBlock2D")),
+    ):
+        lists = full[key], full["block_out_channels"]
+        if not all(isinstance(value, list | tuple) for value in lists) or len(lists[0]) != len(lists[1]):
+            raise ValueError(f"{key} and block_out_channels must be lists of equal lengths, got {brief(full[key])}")
+        for kind in full[key]:
+            if kind not in kinds:
+                raise ValueError(f"UNet implements {' and '.join(kinds)} as {key}, got {brief(kind)}")
+    if full["norm_num_groups"] is None:
+        raise ValueError("UNet needs norm_num_groups, got None")
+    return full
 
 
 class _Common(NamedTuple):

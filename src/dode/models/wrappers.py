@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dode.outputs import tensor_of
+
 
 class SpaceToDepth(nn.Module):
     """Runs a network of small, deep images on large, flat ones.
@@ -25,7 +27,7 @@ class SpaceToDepth(nn.Module):
         self.factor = factor
 
     def forward(self, x: Tensor, t: Any, **cond: Any) -> Tensor:
-        return F.pixel_shuffle(_tensor(self.net(F.pixel_unshuffle(x, self.factor), t, **cond)), self.factor)
+        return F.pixel_shuffle(tensor_of(self.net(F.pixel_unshuffle(x, self.factor), t, **cond)), self.factor)
 
 
 class ClassLabels(nn.Module):
@@ -58,7 +60,7 @@ class ClassLabels(nn.Module):
             ValueError: no label where there is no null class, a label out of range or no integer, or another number of labels.
         """
         labels = self._labels(class_labels, len(x), x.device)
-        return _tensor(self.net(x, t, class_labels=labels, **cond))
+        return tensor_of(self.net(x, t, class_labels=labels, **cond))
 
     def _labels(self, given: Any, batch: int, device: torch.device) -> Tensor:
         if given is None:
@@ -95,7 +97,7 @@ _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 def _as_tensor(labels: Any) -> Tensor:
     try:
         array = np.asarray(labels)
-        return torch.as_tensor(array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array)
+        return torch.as_tensor(array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array, device="cpu")
     except (TypeError, ValueError):
         raise ValueError(f"class_labels must be integers, got {labels!r}") from None
 
@@ -139,7 +141,7 @@ class ConcatChannels(nn.Module):
                 f"concat must have shape {wanted}, what the network takes beside the sample, got {tuple(concat.shape)}"
             )
         beside = concat.to(device=x.device, dtype=x.dtype).expand(wanted)
-        return _tensor(self.net(torch.cat([x, beside], dim=1), t, **cond))
+        return tensor_of(self.net(torch.cat([x, beside], dim=1), t, **cond))
 
 
 class EDMPreconditioned(nn.Module):
@@ -162,13 +164,13 @@ class EDMPreconditioned(nn.Module):
         self.sigma_data = sigma_data
         self.negative = negative
 
-    def forward(self, x: Tensor, sigma: Tensor, **cond: Any) -> Tensor:
-        """D: (batch, *shape), from x: (batch, *shape) = x_0 + sigma eps and sigma: (batch,), above 0."""
-        sigma = torch.as_tensor(sigma, device=x.device).expand(len(x))
+    def forward(self, x: Tensor, sigma: Tensor | float, **cond: Any) -> Tensor:
+        """D: (batch, *shape), from x: (batch, *shape) = x_0 + sigma eps and sigma: (batch,) or one number, above 0."""
+        sigma = _levels(sigma, x)
         t = 0.25 * sigma.log()
         wide = sigma.reshape(-1, *[1] * (x.ndim - 1)).to(torch.promote_types(x.dtype, torch.float32))
         power = wide**2 + self.sigma_data**2
-        output = _tensor(self.net((x * power.rsqrt()).to(x.dtype), t, **cond))
+        output = tensor_of(self.net((x * power.rsqrt()).to(x.dtype), t, **cond))
         c_out = wide * self.sigma_data * power.rsqrt()
         D = x * (self.sigma_data**2 / power) + output * (-c_out if self.negative else c_out)
         return D.to(x.dtype)
@@ -186,11 +188,11 @@ class SampleOfScore(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x: Tensor, sigma: Tensor, **cond: Any) -> Tensor:
-        """D: (batch, *shape), from x: (batch, *shape) = x_0 + sigma eps and sigma: (batch,), above 0."""
-        sigma = torch.as_tensor(sigma, device=x.device).expand(len(x))
+    def forward(self, x: Tensor, sigma: Tensor | float, **cond: Any) -> Tensor:
+        """D: (batch, *shape), from x: (batch, *shape) = x_0 + sigma eps and sigma: (batch,) or one number, above 0."""
+        sigma = _levels(sigma, x)
         wide = sigma.reshape(-1, *[1] * (x.ndim - 1)).to(torch.promote_types(x.dtype, torch.float32))
-        return (x + wide**2 * _tensor(self.net(x, sigma, **cond))).to(x.dtype)
+        return (x + wide**2 * tensor_of(self.net(x, sigma, **cond))).to(x.dtype)
 
 
 class NoiseAtZero(nn.Module):
@@ -210,7 +212,7 @@ class NoiseAtZero(nn.Module):
         self.time_scale = time_scale
 
     def forward(self, x: Tensor, t: Any, **cond: Any) -> Tensor:
-        return -_tensor(self.net(x, self.time_scale - t, **cond))
+        return -tensor_of(self.net(x, self.time_scale - t, **cond))
 
 
 class MeanHalf(nn.Module):
@@ -221,7 +223,7 @@ class MeanHalf(nn.Module):
         self.net = net
 
     def forward(self, x: Tensor, t: Any, **cond: Any) -> Tensor:
-        return _tensor(self.net(x, t, **cond)).chunk(2, dim=1)[0]
+        return tensor_of(self.net(x, t, **cond)).chunk(2, dim=1)[0]
 
 
 class TimestepKeyword(nn.Module):
@@ -232,12 +234,11 @@ class TimestepKeyword(nn.Module):
         self.net = net
 
     def forward(self, x: Tensor, t: Any, **cond: Any) -> Tensor:
-        return _tensor(self.net(x, timestep=t, **cond))
+        return tensor_of(self.net(x, timestep=t, **cond))
 
 
-def _tensor(output: Any) -> Tensor:
-    """The tensor in what a network returned: itself, `.sample`, or the first of a tuple."""
-    if isinstance(output, tuple):
-        output = output[0]
-    result: Tensor = getattr(output, "sample", output)
-    return result
+def _levels(sigma: Tensor | float, x: Tensor) -> Tensor:
+    """A noise level for each sample: (batch,); a number is float32 whatever torch's default is."""
+    if not isinstance(sigma, Tensor):
+        sigma = torch.tensor(sigma, dtype=torch.float32, device=x.device)
+    return sigma.to(x.device).expand(len(x))

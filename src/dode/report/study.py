@@ -28,7 +28,7 @@ from dode.report.axes import ALL, AXES, FIRST, METHODS, Case, Fit, Place, Result
 from dode.report.records import Records, context_of
 from dode.report.reference import reference_run, reference_tableau, report_noise
 from dode.report.study_page import Study
-from dode.sampling import sample
+from dode.sampling import end_point
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
 from dode.tableau import Tableau
@@ -328,8 +328,7 @@ class _Bench:
     def _sampled(self, tableau: Tableau, place: Place, count: int | None = None) -> Tensor:
         noise = self.noise[:count]
         cond = cycle(_restricted(self.cond, place.classes), 0, len(noise))
-        result: Tensor = sample(self._at(place.guidance), tableau, noise, **cond)
-        return result
+        return end_point(self._at(place.guidance), tableau, noise, cond)
 
     def _at(self, guidance: float) -> Denoiser:
         if guidance not in self._denoisers:

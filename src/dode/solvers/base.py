@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
@@ -204,9 +204,26 @@ class Solver:
             nfe = self.family.nfe(steps, points[-1].sigma == 0, **self.settings)
         return Path(points, nfe, schedule, chosen)
 
-    def rows(self, path: Path) -> Iterable[Row]:
-        """The solver's rows on a path."""
-        return self.family.rows(path, **self.options)
+    def rows(self, path: Path) -> Iterator[Row]:
+        """The solver's rows on a path.
+
+        Raises:
+            ValueError: a row whose equations have no solution in floating point; the message names it.
+        """
+        rows = iter(self.family.rows(path, **self.options))
+        last = path.points[0]
+        for k in count(1):
+            try:
+                row = next(rows, None)
+                if row is not None and not all(map(math.isfinite, (*row.base.x.values(), *row.base.D.values()))):
+                    raise OverflowError("a coefficient is infinite")
+            except (ArithmeticError, np.linalg.LinAlgError) as error:
+                what = f"{self} has no coefficients for row {k}, from t = {last.t:g} on"
+                raise ValueError(f"{what} ({error}): take fewer steps or another grid") from None
+            if row is None:
+                return
+            yield row
+            last = row.point
 
 
 def check_nfe(nfe: int) -> None:
