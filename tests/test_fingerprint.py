@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import dode
+from dode.cache import Cache
 from dode.fingerprint import hash_weights
 from dode.guidance import Interval
 from dode.noise import standard_noise
@@ -168,7 +169,9 @@ def test_what_looks_alike_shares_no_states(
 ) -> None:
     teacher = Teacher(dode.solver("deis").tableau(pair[0].schedule, 10), (3, 9))
     noise = standard_noise(0, 5, (6,))
-    ends = [teacher_states(net, teacher, noise, cond, cache=tmp_path).values[-1][:] for net, cond in zip(pair[:2], pair[2:])]
+    ends = [
+        teacher_states(net, teacher, noise, cond, cache=Cache(tmp_path)).values[-1][:] for net, cond in zip(pair[:2], pair[2:])
+    ]
     for net, cond, end in zip(pair[:2], pair[2:], ends):
         assert torch.equal(end, teacher_states(net, teacher, noise, cond).values[-1][:])
     assert not torch.equal(*ends)

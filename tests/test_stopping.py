@@ -41,6 +41,8 @@ def curved():
             "--guidance-scale",
         ),
         (["sample", "fashion", "--solver", "ddim", "--nfe", "4", "--out", "a.gif"], 2, "must end in .png"),
+        (["compare", "fashion", "--solver", "ddim,dies", "--nfe", "4", "--out", "report"], 2, "did you mean 'deis'"),
+        (["study", "fashion", "--values", "samples=few", "--out", "study"], 2, "--values samples takes whole numbers"),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
 )

@@ -301,16 +301,18 @@ def compare(
     from rich.progress import Progress
 
     from dode.locks import output_folder
-    from dode.report.compare import PAGE, RECORDS, Entry, check_output
-    from dode.report.compare import compare as run
 
-    context.with_resource(output_folder(out, "comparison*"))
-    check_output(out, overwrite=force)
     chosen, stops, how = [_solver(name.strip(), None) for name in solver.split(",")], _grid(grid), _method(effort, paper)
     labels = None if classes is None else _integers(classes, "--classes")
     budgets = _integers(nfe, "--nfe")
     if min(budgets) < 1:
         raise ValueError(f"--nfe must be at least 1, got {min(budgets)}")
+    context.with_resource(output_folder(out, "comparison*"))
+
+    from dode.report.compare import PAGE, RECORDS, Entry, check_output
+    from dode.report.compare import compare as run
+
+    check_output(out, overwrite=force)
     denoiser = _load(model, _guidance(guidance_scale, guidance_interval, guidance_rescale), batch_size, device)
     with Progress(console=errors, transient=True) as bar, _resumable(out / RECORDS, bar.console):
         task = bar.add_task("comparing", total=len(chosen) * len(budgets))
@@ -381,15 +383,17 @@ def study(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from dode.locks import output_folder
+
+    names = [name.strip() for name in axes.split(",")]
+    chosen, stops, others = _solver(solver, option), _grid(grid), _axis_values(values)
+    labels = None if classes is None else _integers(classes, "--classes")
+    context.with_resource(output_folder(out, "study*"))
+
     from dode.report.axes import NAMES, Result
     from dode.report.study import study as run
     from dode.report.study_page import PAGE, RECORDS, check_output
 
-    names = [name.strip() for name in axes.split(",")]
-    context.with_resource(output_folder(out, "study*"))
     check_output(out, names, overwrite=force)
-    chosen, stops, others = _solver(solver, option), _grid(grid), _axis_values(values)
-    labels = None if classes is None else _integers(classes, "--classes")
     denoiser = _load(model, _guidance(guidance_scale, None, guidance_rescale), batch_size, device)
     condition = _condition(denoiser, labels)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
