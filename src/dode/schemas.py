@@ -171,7 +171,6 @@ class DistillationFile(_Open):
     seconds: float
     saved: Whole = 0
     evaluations: Annotated[dict[Name, Whole], Field(min_length=0, max_length=100)]
-    saved: Whole = 0
     warnings: Annotated[list[Name], Field(min_length=0, max_length=100)]
 
 
