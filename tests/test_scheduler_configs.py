@@ -102,7 +102,7 @@ def with_betas():
                 yield pytest.param(name, options, id=f"{name} {label}")
 
 
-@pytest.mark.parametrize(("name", "options"), with_betas())
+@pytest.mark.parametrize(("name", "options"), [*with_betas()])
 def test_alpha_and_sigma_are_those_of_the_class(name, options):
     scheduler, read = made(name, **options)
     schedule = read.schedule()
