@@ -11,10 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import pytest
 
 _SERVER = """
 import json, os, sys, traceback
@@ -123,3 +127,12 @@ class Server:
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
+
+
+@contextmanager
+def serving(factory: pytest.TempPathFactory, name: str, module: str) -> Iterator[tuple[Server, Path]]:
+    """A server, and the folder in which its commands run, with a module of networks in it."""
+    folder, log = factory.mktemp("runs"), factory.mktemp("log")
+    (folder / name).write_text(module)
+    with Server(folder, log) as server:
+        yield server, folder

@@ -92,10 +92,11 @@ def test_a_tableau_that_magnifies_rounding_is_warned_of_once_in_one_line() -> No
         for _ in dode.iterate(denoiser, tableau, NOISE):
             pass
         # In float64 there is nothing to lose.
-        dode.sample(denoiser, steep()[1], NOISE.double())
+        other = steep()[1]
+        dode.sample(denoiser, other, NOISE.double())
         dode.sample(gaussian_denoiser(VP.linear()), dode.solver("deis").tableau(VP.linear(), 5), NOISE)
     with pytest.warns(UserWarning, match="magnify rounding"):
-        next(iter(dode.iterate(denoiser, steep()[1], NOISE)))
+        next(iter(dode.iterate(denoiser, other, NOISE)))
 
 
 def test_a_distillation_says_it_with_its_result_and_not_of_what_it_tries() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_unet
 import torch
 from safetensors.torch import save_file
 
@@ -29,22 +30,7 @@ from dode.tableau import Tableau
 ASKED = os.environ.get("DODE_FUZZ")
 COUNT = int(ASKED or 80)
 TABLEAU = Path(__file__).parent.parent / "docs" / "benchmarks" / "tableaux" / "fashion" / "deis-thorough-4.json"
-CONFIG = {
-    "_class_name": "UNet2DModel",
-    "sample_size": 8,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
-    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
-    "attention_head_dim": 8,
-    "norm_num_groups": 4,
-    "num_class_embeds": 6,
-    "time_embedding_type": "positional",
-    "norm_eps": 1e-5,
-    "flip_sin_to_cos": True,
-}
+CONFIG = small_unet.CONFIG | {"time_embedding_type": "positional", "norm_eps": 1e-5, "flip_sin_to_cos": True}
 SCHEDULERS = (
     {
         "_class_name": "DDPMScheduler",

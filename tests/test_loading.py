@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_unet import CONFIG
 from torch import nn
 
 import dode
@@ -18,19 +19,6 @@ from dode.loading import load
 from dode.models import UNet
 from dode.schedules import VP, Flow
 
-CONFIG = {
-    "_class_name": "UNet2DModel",
-    "sample_size": 8,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
-    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
-    "attention_head_dim": 8,
-    "norm_num_groups": 4,
-    "num_class_embeds": 6,
-}
 SCHEDULER = {
     "_class_name": "DDPMScheduler",
     "num_train_timesteps": 1000,

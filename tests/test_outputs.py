@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forked import Server
+from forked import Server, serving
 
 from dode.files import check_folder, check_writable, write_atomically
 from dode.locks import output_file, output_folder
@@ -169,10 +169,8 @@ def place(server: tuple[Server, Path]) -> Iterator[tuple[Server, Path]]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
-    folder, log = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("log")
-    (folder / "held_networks.py").write_text(NETWORK)
-    with Server(folder, log) as started:
-        yield started, folder
+    with serving(tmp_path_factory, "held_networks.py", NETWORK) as started:
+        yield started
 
 
 @pytest.mark.parametrize("command", COMMANDS)

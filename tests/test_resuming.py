@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import Server
+from forked import Server, serving
 from gaussian import gaussian_denoiser
 from mixture import mixture_denoiser
 from PIL import Image
@@ -102,10 +102,8 @@ COMMANDS = {
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
     """A server of commands, and the folder in which they run."""
-    folder, log = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("log")
-    (folder / "quick_networks.py").write_text(NETWORK)
-    with Server(folder, log) as server:
-        yield server, folder
+    with serving(tmp_path_factory, "quick_networks.py", NETWORK) as started:
+        yield started
 
 
 def found(out: Path) -> dict[str, Any]:

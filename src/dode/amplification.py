@@ -18,7 +18,6 @@ Runs in float32 lose what this says within an order of magnitude (tests/test_amp
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 import torch
@@ -65,13 +64,9 @@ def rounding_note(tableau: Tableau, prediction: str, dtype: torch.dtype) -> str 
 
 def warn_of_rounding(tableau: Tableau, prediction: str, dtype: torch.dtype) -> None:
     """Warn of such a tableau, once for each that is made or read."""
-    key = f"warned {prediction}"
-    if key in tableau.memo:
-        return
     note = rounding_note(tableau, prediction, dtype)
-    tableau.memo[key] = note
     if note is not None:
-        warnings.warn(note, UserWarning, stacklevel=3)
+        tableau.warn_once(note)
 
 
 def _for_variance(tableau: Tableau, prediction: str, variance: float) -> float:

@@ -27,7 +27,7 @@ console = Console(markup=False)  # names and paths are no markup
 errors = Console(stderr=True, markup=False)
 
 _INTERRUPTED = 130
-# Characters of an error: paths and names in it may be anyone's.
+# Characters of an error or a warning: paths and names in it may be anyone's.
 _LONGEST = 2000
 # A tableau was written, and the warnings say what diverged.
 _DIVERGED = 3
@@ -145,7 +145,7 @@ def distill(
     chosen = solver if solver == "auto" else _solver(solver, option)
     if teacher is not None:
         _solver(teacher, None)
-    labels = None if classes is None else _integers(classes, "--classes")
+    labels = _labels(classes)
     denoiser = _load(model, _guidance(guidance_scale, guidance_interval, guidance_rescale), batch_size, device)
 
     from dode.distillation import make_plan, run
@@ -213,7 +213,7 @@ def sample(
         raise ValueError(f"-n must be at least 1, got {n}")
     saved = None if tableau is None else Tableau.load(tableau)
     chosen, stops = None if solver is None else _solver(solver, option), _grid(grid)
-    labels = None if classes is None else _integers(classes, "--classes")
+    labels = _labels(classes)
     denoiser = _load(
         model, _guidance(guidance_scale, guidance_interval, guidance_rescale, by_evaluation=True), batch_size, device
     )
@@ -303,7 +303,7 @@ def compare(
     from dode.locks import output_folder
 
     chosen, stops, how = [_solver(name.strip(), None) for name in solver.split(",")], _grid(grid), _method(effort, paper)
-    labels = None if classes is None else _integers(classes, "--classes")
+    labels = _labels(classes)
     budgets = _integers(nfe, "--nfe")
     if min(budgets) < 1:
         raise ValueError(f"--nfe must be at least 1, got {min(budgets)}")
@@ -386,7 +386,7 @@ def study(
 
     names = [name.strip() for name in axes.split(",")]
     chosen, stops, others = _solver(solver, option), _grid(grid), _axis_values(values)
-    labels = None if classes is None else _integers(classes, "--classes")
+    labels = _labels(classes)
     context.with_resource(output_folder(out, "study*"))
 
     from dode.report.axes import NAMES, Result
@@ -479,7 +479,7 @@ def _resumable(records: Path, shown: Console) -> Iterator[None]:
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     """A warning as one line."""
-    errors.print(f"warning: {' '.join(str(message).split())}", markup=False, highlight=False, soft_wrap=True)
+    errors.print(f"warning: {printable(message, _LONGEST)}", highlight=False, soft_wrap=True)
 
 
 def _fail(message: str) -> None:
@@ -593,6 +593,10 @@ def _integers(text: str, what: str) -> list[int]:
     if not numbers:
         raise ValueError(f"{what} is empty: {text!r}")
     return numbers
+
+
+def _labels(classes: str | None) -> list[int] | None:
+    return None if classes is None else _integers(classes, "--classes")
 
 
 def _axis_values(texts: list[str] | None) -> dict[str, Any]:

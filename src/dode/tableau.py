@@ -198,12 +198,17 @@ class Tableau:
 
     def warn_if_changed(self) -> None:
         """Say once that what is run is not what was made."""
-        if self.changed and not self.memo.setdefault("said to be changed", False):
-            self.memo["said to be changed"] = True
-            warnings.warn(
-                "this tableau's file was changed after it was made: it is run as it is, and its statistics are those of what it was",
-                stacklevel=3,
+        if self.changed:
+            self.warn_once(
+                "this tableau's file was changed after it was made: it is run as it is, and its statistics are those of what it was"
             )
+
+    def warn_once(self, text: str) -> None:
+        """A UserWarning about this tableau, which is given the first time alone."""
+        said = self.memo.setdefault("said", set())
+        if text not in said:
+            said.add(text)
+            warnings.warn(text, stacklevel=4)
 
     @cached_property
     def memo(self) -> dict[str, Any]:
