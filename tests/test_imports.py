@@ -26,6 +26,7 @@ LAYERS = (
     ("teacher", "fine"),
     ("distillation",),
     ("loading", "images", "report"),
+    ("integrations",),
     ("cli", "__main__", "__init__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -9,6 +9,7 @@ Predictions N and what they say of x = alpha x_0 + sigma eps: "epsilon" eps; "sa
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
@@ -262,7 +263,7 @@ class Denoiser:
         if self.classifier is not None:
             D = D + self._classifier_term(x, point, condition)
         if self.dynamic_threshold is not None:
-            D = _threshold(D, self.dynamic_threshold, self.clip or 1.0)
+            D = threshold(D, self.dynamic_threshold, self.clip or 1.0)
         elif self.clip is not None:
             D = D.clamp(-self.clip, self.clip)
         return D.to(x.dtype)
@@ -307,8 +308,10 @@ def _may_guide(scale: Scale) -> bool:
     return callable(scale) or scale != 1
 
 
-def _threshold(D: Tensor, quantile: float, bound: float) -> Tensor:
+def threshold(D: Tensor, quantile: float, bound: float, most: float = math.inf) -> Tensor:
+    """D: (batch, *shape), clipped in each sample to the quantile of |D| where that is above `bound`, at most to `most`, and scaled back to
+    `bound` (Saharia et al. 2022, Imagen, section 2.3)."""
     # A sample at a time: torch.quantile refuses more than 2^24 values.
     limits = torch.stack([torch.quantile(sample.abs().flatten().float(), quantile) for sample in D])
-    limits = limits.to(D.dtype).clamp(min=bound).reshape(-1, *[1] * (D.ndim - 1))
+    limits = limits.to(D.dtype).clamp(min=bound, max=most).reshape(-1, *[1] * (D.ndim - 1))
     return D.clamp(-limits, limits) * (bound / limits)

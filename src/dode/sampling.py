@@ -8,7 +8,7 @@ for the device. A state or output is let go after the last row that names it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -294,13 +294,13 @@ class Run:
 
     def combine(self, a: Array, n: Array) -> Tensor:
         """sum_j a[j] x_j + n[j] N_j, of what has been evaluated."""
-        return self._combine(_terms(a, n))
+        return combined(_terms(a, n), self._values, self._value(self._newest))
 
     def advance(self, k: int, x: Tensor | None = None) -> Tensor:
         """x_{k+1}: by the tableau's row k, or the given one; lets go what no later row names."""
         row = self._program[k]
         if x is None:
-            x = self._combine(row.terms)
+            x = combined(row.terms, self._values, self._value(self._newest))
             if self._keep is not None:
                 x = self._keep(x, k + 1)
         for slot in row.released:
@@ -317,16 +317,6 @@ class Run:
         value = self._values[slot]
         assert value is not None, "used after it was let go"
         return value
-
-    def _combine(self, terms: tuple[tuple[int, float], ...]) -> Tensor:
-        values = self._values
-        if not terms:  # a row of zeros
-            return torch.zeros_like(self._value(self._newest))
-        (slot, c), *rest = terms
-        total: Tensor = values[slot] * c  # type: ignore[operator, assignment]
-        for slot, c in rest:
-            total.add_(values[slot], alpha=c)  # type: ignore[arg-type]
-        return total
 
 
 class ProgramRow(NamedTuple):
@@ -353,6 +343,17 @@ def program(rows: Coefficients) -> list[ProgramRow]:
     last_row = np.maximum(np.where(used.any(axis=0), last_row, 0), np.arange(slots) // 2)
     released = [tuple(np.flatnonzero(last_row == k).tolist()) for k in range(count)]
     return [ProgramRow(_terms(a, n), gone) for a, n, gone in zip(rows.a, rows.b, released, strict=True)]
+
+
+def combined(terms: Sequence[tuple[int, float]], values: Sequence[Tensor | None], like: Tensor) -> Tensor:
+    """The sum of (slot, coefficient) terms, in memory of its own; zeros shaped as `like` where there are none."""
+    if not terms:
+        return torch.zeros_like(like)
+    (slot, c), *rest = terms
+    total: Tensor = values[slot] * c  # type: ignore[operator, assignment]
+    for slot, c in rest:
+        total.add_(values[slot], alpha=c)  # type: ignore[arg-type]
+    return total
 
 
 def _terms(a: Array, n: Array) -> tuple[tuple[int, float], ...]:

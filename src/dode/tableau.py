@@ -16,11 +16,11 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -54,6 +54,8 @@ FIRST = ("network", "mean", "zero")
 SHARED_EVALUATIONS = 16
 
 PREDICTIONS = ("epsilon", "sample", "v", "flow", "score", "edm")
+# What a network gives: by its name, or as u and w of D = u x + w N at a point.
+Prediction: TypeAlias = str | Callable[[Point], tuple[float, float]]
 
 
 class Coefficients(NamedTuple):
@@ -215,18 +217,21 @@ class Tableau:
         """What is derived from the numbers and need not be made twice; no part of the value."""
         return {}
 
-    def for_prediction(self, prediction: str) -> Coefficients:
+    def for_prediction(self, prediction: Prediction) -> Coefficients:
         """The same solver over the network's own output N in place of D, in float64.
 
         D_j = u_j x_j + w_j N_j (see `output_to_sample`), so a[k,j] grows by b[k,j] u_j and b[k,j] is multiplied by w_j. A first
         output that is no evaluation stays D_0.
+
+        Args:
+            prediction: a name; or a function from a point to u and w.
 
         Raises:
             ValueError: an unknown prediction, or epsilon where alpha = 0.
         """
         return self.in_outputs(self.a, self.b, prediction)
 
-    def in_outputs(self, a: Array, b: Array, prediction: str) -> Coefficients:
+    def in_outputs(self, a: Array, b: Array, prediction: Prediction) -> Coefficients:
         """Rows (n, K) over this tableau's (x_j, D_j) as rows over (x_j, N_j); see `for_prediction`."""
         u, w = np.array([self.conversion(j, prediction) for j in range(self.rows)]).T
         states, outputs = a + b * u, b * w
@@ -235,14 +240,15 @@ class Tableau:
         # A solver in the network's own prediction names old outputs only; what is left of their states is rounding.
         size = np.abs(np.concatenate([states, outputs], axis=1)).max(axis=1, keepdims=True)
         if not (size <= _LARGEST).all():
-            raise ValueError(
-                f"the coefficients are too large for a network that predicts {prediction}: up to {np.max(size):.1e}"
-            )
+            named = prediction if isinstance(prediction, str) else "what it does"
+            raise ValueError(f"the coefficients are too large for a network that predicts {named}: up to {np.max(size):.1e}")
         return Coefficients(np.where(np.abs(states) > _ROUNDING * size, states, 0.0), outputs)
 
-    def conversion(self, j: int, prediction: str) -> tuple[float, float]:
+    def conversion(self, j: int, prediction: Prediction) -> tuple[float, float]:
         """u and w with D_j = u x_j + w N_j."""
-        return (0.0, 1.0) if j == 0 and self.first != "network" else output_to_sample(prediction, self.points[j])
+        if j == 0 and self.first != "network":
+            return 0.0, 1.0
+        return output_to_sample(prediction, self.points[j]) if isinstance(prediction, str) else prediction(self.points[j])
 
     def with_meta(self, **entries: Any) -> Tableau:
         """The tableau with entries added to its meta."""

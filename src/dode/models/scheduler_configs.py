@@ -84,11 +84,12 @@ class SchedulerConfig:
             config._damage = str(error)
         return config
 
-    def schedule(self, tokens: int | None = None) -> NoiseSchedule:
+    def schedule(self, tokens: int | None = None, mu: float | None = None) -> NoiseSchedule:
         """Its noise schedule.
 
         Args:
             tokens: patches in one image, on which a flow's dynamic shift depends; None if it is not known.
+            mu: that shift itself, as a pipeline gives it to its scheduler, in place of `tokens`.
 
         Raises:
             ValueError: a class or a value that has no schedule here; the message names it.
@@ -99,7 +100,7 @@ class SchedulerConfig:
             both = "" if "prediction_type" in self._content else " and prediction=..."
             raise ValueError(f"{self._refusal}: give schedule=... (from dode.schedules){both} in its place")
         try:
-            return self._class.schedule(self._values, tokens)
+            return self._class.schedule(self._values if mu is None else {**self._values, "mu": mu}, tokens)
         except (TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(f"{self.name}: {error}; give schedule=... (from dode.schedules) in its place") from None
 
@@ -127,18 +128,25 @@ class SchedulerConfig:
     @property
     def wraps(self) -> str | None:
         """What its network is, where `wrap` does something to it."""
-        if self._towards_data:
+        if self.towards_data:
             return "asked at times from noise to data"
-        if self._scores:
+        if self.scores:
             return "asked at sigma and gives the score"
         return "preconditioned" if _is_preconditioned(self._values) else None
 
     @property
-    def _towards_data(self) -> bool:
+    def preconditioning(self) -> tuple[float, bool] | None:
+        """sigma_data of a network inside the scalings of EDM, and whether its c_out is negative; None for another network."""
+        return _scaling(self._values) if _is_preconditioned(self._values) else None
+
+    @property
+    def towards_data(self) -> bool:
+        """Its network is asked at times from noise to data."""
         return self._class is not None and bool(self._values.get("invert_sigmas", self._class.towards_data))
 
     @property
-    def _scores(self) -> bool:
+    def scores(self) -> bool:
+        """Its network is asked at sigma and gives the score."""
         return self._class is not None and self._class.scores
 
     def wrap(self, net: nn.Module, schedule: NoiseSchedule) -> nn.Module:
@@ -146,9 +154,9 @@ class SchedulerConfig:
         runs from noise to data. Then it predicts what `prediction` says, at the times of any schedule."""
         from dode.models.wrappers import EDMPreconditioned, NoiseAtZero, SampleOfScore
 
-        if self._towards_data:
+        if self.towards_data:
             return NoiseAtZero(net, schedule.t_max)
-        if self._scores:
+        if self.scores:
             return SampleOfScore(net)
         if _is_preconditioned(self._values):
             sigma_data, negative = _scaling(self._values)
@@ -207,6 +215,8 @@ def _flow(values: _Values, tokens: int | None) -> Flow:
 def _shift(values: _Values, tokens: int | None) -> float:
     if not values.get("use_dynamic_shifting"):
         return float(values["shift"])
+    if "mu" in values:
+        return _of_mu(values, float(values["mu"]))
     if tokens is None:
         warnings.warn(
             "use_dynamic_shifting: the shift depends on the size of the image, which is not known here: 1 is taken; "
@@ -217,7 +227,10 @@ def _shift(values: _Values, tokens: int | None) -> float:
     # diffusers' pipelines: mu is linear in the number of patches.
     low, high = float(values["base_shift"]), float(values["max_shift"])
     first, last = float(values["base_image_seq_len"]), float(values["max_image_seq_len"])
-    mu = low + (high - low) * (tokens - first) / (last - first)
+    return _of_mu(values, low + (high - low) * (tokens - first) / (last - first))
+
+
+def _of_mu(values: _Values, mu: float) -> float:
     return mu if values["time_shift_type"] == "linear" else math.exp(mu)
 
 
@@ -407,6 +420,7 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "PiflowScheduler": "for networks that give a policy of many steps in place of a velocity",
         "RFD4ProteinaScheduler": "for networks of proteins, with noise of several kinds",
         "SCMScheduler": _CONSISTENCY,
+        "ScoreSdeVpScheduler": "stepped by a stochastic loop of its own, at times from 1 to 0",
         "TCDScheduler": _CONSISTENCY,
         "VQDiffusionScheduler": _TOKENS,
     }

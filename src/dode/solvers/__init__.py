@@ -4,6 +4,8 @@ To add one: write a module with a function from a `Path` to rows (and its option
 enter its `Family` here. Sampling, distillation, saving, the command line and the common tests come with the entry.
 """
 
+import ast
+import re
 from typing import Any
 
 from dode.names import unknown_name
@@ -40,4 +42,22 @@ def solver(name: str, **options: Any) -> Solver:
     return Solver(REGISTRY[name], options)
 
 
-__all__ = ["REGISTRY", "Family", "Path", "Solver", "solver"]
+def solver_named(text: str) -> Solver:
+    """The solver that has this text, "deis(order=2)", as a tableau keeps it.
+
+    Raises:
+        ValueError: no solver's text.
+    """
+    found = re.fullmatch(r"([\w+-]+)(?:\((.*)\))?", text)
+    if found is None:
+        raise ValueError(f"{text!r} is no solver with its options, as in deis(order=2)")
+    try:
+        call = ast.parse(f"f({found[2] or ''})", mode="eval").body
+        assert isinstance(call, ast.Call) and not call.args
+        options = {str(part.arg): ast.literal_eval(part.value) for part in call.keywords}
+    except (AssertionError, SyntaxError, ValueError):
+        raise ValueError(f"{text!r} is no solver with its options, as in deis(order=2)") from None
+    return solver(found[1], **options)
+
+
+__all__ = ["REGISTRY", "Family", "Path", "Solver", "solver", "solver_named"]

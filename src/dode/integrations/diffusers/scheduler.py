@@ -1,0 +1,495 @@
+"""`DodeScheduler`: tableaux, distilled or classical, in the place of a pipeline's scheduler.
+
+    pipe.scheduler = DodeScheduler.from_tableaux(result, pipe.scheduler.config)      # what `dode.distill` made
+    pipe.scheduler.save_pretrained("sdxl-dode")
+    pipe.scheduler = DodeScheduler.from_pretrained("sdxl-dode")                      # all that production changes
+    pipe.scheduler = DodeScheduler.from_solver("unipc", pipe.scheduler.config, order=2)
+
+A table's times are final: what a pipeline computes for its scheduler (`sigmas`, `mu`) is not applied to it. `num_inference_steps` counts
+network calls.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin, SchedulerOutput
+from torch import Tensor
+
+from dode.denoisers import threshold
+from dode.grids import Point, make_grid
+from dode.integrations.diffusers.configs import of_network, translated
+from dode.integrations.diffusers.setting import check_sample, check_shift
+from dode.integrations.diffusers.stepping import Stepper
+from dode.integrations.diffusers.tables import Table, Tables, rest_of
+from dode.models.scheduler_configs import SchedulerConfig
+from dode.models.slots import Slot, slot_of
+from dode.schedules import VP
+from dode.solvers import solver as make_solver
+from dode.tableau import Tableau
+
+# diffusers' stand-in for the infinite sigma / alpha at a zero SNR.
+_LARGEST_SIGMA = 2.0**12
+
+
+class DodeScheduler(SchedulerMixin, ConfigMixin):
+    """Runs tableaux in a pipeline of diffusers; made by `from_tableaux`, `from_solver` or `from_pretrained`.
+
+    It serves networks that predict epsilon, v ("v_prediction"), the sample, or a flow ("flow_prediction"), and those inside the scalings
+    of EDM. `config` keeps what the network's own scheduler says, so that pipelines find it there and other schedulers can be made of it.
+
+    Args:
+        scheduler_class: the class whose configuration this is: it says how the keys below are read.
+        tableaux: what is held, as `Tableau.to_json` writes it: several numbers of calls, and several starts of each.
+        solver: where no tableaux are held: the solver that is run, a name of `dode.solver`.
+        solver_options: its options.
+        grid: its grid, a name or explicit times; the solver's or the schedule's own if None, or what the pipeline's `sigmas` say.
+        num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, rescale_betas_zero_snr, snr_shift_scale, timestep_type,
+            sigma_min, sigma_max, sigma_data, use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, use_flow_sigmas, flow_shift,
+            shift, use_dynamic_shifting, time_shift_type, base_shift, max_shift, base_image_seq_len, max_image_seq_len, invert_sigmas,
+            prediction_type: of the network, as in diffusers.
+        thresholding, dynamic_thresholding_ratio, sample_max_value: as in diffusers: D is clipped to a quantile of each sample.
+        variance_type: "learned" and "learned_range": the second half of the network's channels is left out.
+
+    Attributes:
+        timesteps: (calls,) on the device of `set_timesteps`.
+        sigmas: (calls + 1,) on the host: sigma of a flow, sigma / alpha of others.
+
+    Raises:
+        ValueError: a network without an ODE of a known schedule, a prediction that is not known, or a tableau of another network.
+    """
+
+    _compatibles: ClassVar[list[str]] = [
+        *(kind.name for kind in KarrasDiffusionSchedulers if kind.name != "DPMSolverSDEScheduler"),
+        "FlowMatchEulerDiscreteScheduler",
+    ]
+    order = 1
+
+    # The loop: the table that it runs and the call of the loop that is the table's first, where it is, and where it was said to begin.
+    _table: Table | None
+    _first: int
+    _step_index: int | None
+    _begin_index: int | None
+    _stepper: Stepper | None
+    # The noise in the loop's hands and the state that the network was given, where a first output is shared.
+    _opening: tuple[Tensor, Tensor] | None
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
+        trained_betas: Any = None,
+        prediction_type: str = "epsilon",
+        rescale_betas_zero_snr: bool = False,
+        snr_shift_scale: float = 1.0,
+        timestep_type: str = "discrete",
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+        sigma_data: float = 0.5,
+        use_karras_sigmas: bool = False,
+        use_exponential_sigmas: bool = False,
+        use_beta_sigmas: bool = False,
+        use_flow_sigmas: bool = False,
+        flow_shift: float = 1.0,
+        shift: float = 1.0,
+        use_dynamic_shifting: bool = False,
+        time_shift_type: str = "exponential",
+        base_shift: float = 0.5,
+        max_shift: float = 1.15,
+        base_image_seq_len: int = 256,
+        max_image_seq_len: int = 4096,
+        invert_sigmas: bool = False,
+        thresholding: bool = False,
+        dynamic_thresholding_ratio: float = 0.995,
+        sample_max_value: float = 1.0,
+        variance_type: str | None = None,
+        scheduler_class: str = "DDIMScheduler",
+        tableaux: list[dict[str, Any]] | None = None,
+        solver: str = "dpm-solver++",
+        solver_options: dict[str, Any] | None = None,
+        grid: str | list[float] | None = None,
+    ) -> None:
+        self._network = SchedulerConfig(of_network(self.config))
+        self._mu: float | None = None
+        self._slot: Slot = slot_of(self._network, mu=1.0 if use_dynamic_shifting else None)
+        held = [Tableau.from_json(tableau) for tableau in tableaux or []]
+        self._tables = Tables(held, self._slot, works_on_D=thresholding) if held else None
+        self._said: set[str] = set()
+        if self._tables is None:
+            # A solver, an option or a grid that cannot be is refused here, not in the first call of a pipeline.
+            make_grid(grid, self._slot.schedule)
+            make_solver(solver, **solver_options or {})
+        if isinstance(self._slot.schedule, VP):
+            alphas = self._slot.schedule.alpha(np.arange(self._slot.schedule.t_max + 1))
+            self.alphas_cumprod = torch.tensor(alphas**2, dtype=torch.float32)
+            self.alphas = torch.cat([self.alphas_cumprod[:1], self.alphas_cumprod[1:] / self.alphas_cumprod[:-1]])
+            self.betas = 1 - self.alphas
+        self.num_inference_steps: int | None = None
+        self._whole: Table | None = None
+        self._halves = str(variance_type).startswith("learned")
+        self._use(None, None)
+
+    @classmethod
+    def from_tableaux(cls, tableaux: Any, config: Any) -> DodeScheduler:
+        """A scheduler that runs given tableaux.
+
+        Args:
+            tableaux: a `Tableau`, a `Distilled` or several; what `dode.distill` gives.
+            config: of the pipeline's own scheduler, `pipe.scheduler.config`; or that scheduler.
+
+        Raises:
+            TypeError, ValueError: no tableaux, two of one number of calls and one start, or one of another schedule.
+        """
+        given = [tableaux] if isinstance(tableaux, Tableau) or hasattr(tableaux, "tableau") else list(tableaux)
+        found = [getattr(entry, "tableau", entry) for entry in given]
+        for entry in found:
+            if not isinstance(entry, Tableau):
+                raise TypeError(f"from_tableaux takes tableaux or what dode.distill gives, got {type(entry).__name__}")
+        if not found:
+            raise ValueError("there are no tableaux: give at least one")
+        made: DodeScheduler = cls.from_config(translated(config), tableaux=[tableau.to_json() for tableau in found])
+        return made
+
+    @classmethod
+    def from_solver(
+        cls, name: str, config: Any = None, *, grid: str | Sequence[float] | None = None, **options: Any
+    ) -> DodeScheduler:
+        """A classical solver as a scheduler, with any number of calls.
+
+        Args:
+            name: of `dode.solver`: "ddim", "deis", "dpm-solver++", "unipc" ...
+            config: as for `from_tableaux`; DDPM's linear betas and epsilon if None.
+            grid: where it stops, a name or explicit times.
+            options: the solver's own, such as order=2.
+
+        Raises:
+            ValueError: an unknown solver, option or grid.
+        """
+        chosen = make_solver(name, **options)
+        stops = grid if grid is None or isinstance(grid, str) else [float(t) for t in grid]
+        made: DodeScheduler = cls.from_config(
+            translated({} if config is None else config),
+            solver=chosen.name,
+            solver_options=dict(options),
+            grid=stops,
+            tableaux=None,
+        )
+        return made
+
+    @classmethod
+    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """A scheduler from the configuration of this class, or of any class of diffusers whose network has an ODE.
+
+        Raises:
+            ValueError: a scheduler of another kind; the message says which and why.
+        """
+        if isinstance(config, Mapping) and config.get("_class_name") != cls.__name__:
+            config = translated(config)
+        return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
+
+    # The state of a loop.
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """The factor from standard normal noise to the first state: 1 but for EDM's networks."""
+        if self._table is not None:
+            return self._table.tableau.noise_scale
+        return self._slot.schedule.noise_scale(self._slot.schedule.t_max)
+
+    @property
+    def step_index(self) -> int | None:
+        """The next call, from 0; None before the first."""
+        return self._step_index
+
+    @property
+    def begin_index(self) -> int | None:
+        """The call that the loop begins with; None where it was not said."""
+        return self._begin_index
+
+    @property
+    def held(self) -> list[int] | None:
+        """The numbers of calls that there are tables of; None where a solver serves any."""
+        return None if self._tables is None else self._tables.held
+
+    def __len__(self) -> int:
+        return int(self.config.num_train_timesteps)
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        timesteps: Sequence[float] | Tensor | None = None,
+        sigmas: Sequence[float] | Tensor | None = None,
+        mu: float | None = None,
+    ) -> None:
+        """Take the table for a number of network calls.
+
+        Args:
+            num_inference_steps: how many; by the length of `timesteps` or `sigmas` if None.
+            device: where `timesteps` are wanted.
+            timesteps: the network's times of a solver's calls, decreasing; a table's are final.
+            sigmas: a solver's sigma (of a flow, before its shift; sigma / alpha else), with or without a last 0. Of a table their number
+                counts alone.
+            mu: the shift of a flow for the size of the image.
+
+        Raises:
+            ValueError: a number of calls that is not held, times where the table has its own, or times that cannot be.
+        """
+        if timesteps is not None and sigmas is not None:
+            raise ValueError("give timesteps or sigmas, not both")
+        given = timesteps if timesteps is not None else sigmas
+        values = None if given is None else _numbers(given)
+        if values is not None and sigmas is not None and values[-1] == 0:
+            values = values[:-1]
+        calls = num_inference_steps if values is None else len(values)
+        if calls is None:
+            raise ValueError("set_timesteps needs num_inference_steps, timesteps or sigmas")
+        if int(calls) != calls or calls < 1:
+            raise ValueError(f"num_inference_steps counts network calls, at least 1, got {calls}")
+        calls = int(calls)
+        if self._tables is not None:
+            table = self._tables.whole(calls)
+            check_shift(table.setting, mu, self._warn)
+            if timesteps is not None and not np.allclose(values or [], table.times, rtol=1e-3, atol=1e-3):
+                raise ValueError("timesteps are a solver's: the times of a table are final, leave them out")
+        else:
+            table = self._of_solver(
+                calls, values if timesteps is not None else None, values if sigmas is not None else None, mu
+            )
+        self._whole = table
+        self.num_inference_steps = calls
+        self._use(table, device)
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Say which call the loop begins with; a table that was made for that start is taken, if one is held."""
+        self._begin_index = begin_index
+        if begin_index and self._whole is not None and self._tables is not None:
+            self._from_start(self._whole, begin_index)
+
+    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+        """What the network is given for a state: the state itself but for EDM's networks, and where a first output is shared."""
+        table = self._table
+        if table is None or (table.input_scales is None and not table.offset):
+            return sample
+        if self._step_index is None:
+            self._begin(timestep)
+        k, table = self._step_index, self._table
+        assert k is not None and table is not None
+        if table.offset and k == self._first:
+            sample = self._opened(table, sample)
+        return sample if table.input_scales is None else sample * table.input_scales[k - self._first]
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: Any,
+        sample: Tensor,
+        eta: float = 0.0,
+        use_clipped_model_output: bool | None = None,
+        generator: Any = None,
+        variance_noise: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> SchedulerOutput | tuple[Tensor]:
+        """The next state.
+
+        Args:
+            model_output: (batch, *shape), what the network gave.
+            timestep: the time of the loop; it tells where the loop begins if nothing else has.
+            sample: (batch, *shape), the state.
+            eta, use_clipped_model_output, generator, variance_noise: of schedulers that add noise; nothing is done with them.
+            return_dict: return an object with `prev_sample` in place of a tuple.
+
+        Returns:
+            The state in the dtype of the output.
+
+        Raises:
+            ValueError: before `set_timesteps`, after the last step, or for samples that the table was not made for.
+        """
+        if self._step_index is None:
+            self._begin(timestep)
+            assert self._table is not None
+            check_sample(self._table.setting, sample, self._warn)
+            if eta:
+                self._warn(f"eta = {eta:g} is left out: a tableau runs an ODE, which adds no noise")
+        k = self._step_index
+        assert k is not None and self._stepper is not None and self._table is not None
+        if k - self._first >= self._table.nfe:
+            raise ValueError(
+                f"the loop has made its {self._first + self._table.nfe} calls: call set_timesteps before the next one"
+            )
+        if self._halves and model_output.shape[1] == 2 * sample.shape[1]:
+            model_output = model_output.chunk(2, dim=1)[0]
+        if self._table.offset and k == self._first:
+            sample = self._first_state(sample)
+        previous = self._stepper.step(k - self._first, model_output, sample)
+        self._step_index = k + 1
+        return SchedulerOutput(prev_sample=previous) if return_dict else (previous,)
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """alpha x_0 + sigma noise.
+
+        Args:
+            original_samples, noise: (batch, *shape).
+            timesteps: (batch,) the network's times, any; within a loop the loop's own place counts, as in diffusers.
+        """
+        point = self._place()
+        if point is not None:
+            return original_samples * point.alpha + noise * point.sigma
+        times = np.array([self._slot.time_of(float(t)) for t in torch.as_tensor(timesteps).flatten().tolist()])
+        alpha, sigma = (
+            torch.tensor(f(times), dtype=torch.float32).to(original_samples).reshape(-1, *[1] * (original_samples.ndim - 1))
+            for f in (self._slot.schedule.alpha, self._slot.schedule.sigma)
+        )
+        return original_samples * alpha + noise * sigma
+
+    def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
+        """`add_noise` with the argument order of flow schedulers."""
+        return self.add_noise(sample, noise, timestep)
+
+    def index_for_timestep(self, timestep: Any, schedule_timesteps: Tensor | None = None) -> int:
+        """The first call at a time; the last call where there is none."""
+        times = self.timesteps if schedule_timesteps is None else schedule_timesteps
+        found = (times.cpu() == torch.as_tensor(timestep).cpu()).nonzero()
+        return int(found[0]) if len(found) else len(times) - 1
+
+    # Which table is run.
+
+    def _use(self, table: Table | None, device: Any, *, shown: Tensor | None = None, first: int = 0) -> None:
+        """Begin anew with a table; `first`: the loop's call that its first one is; `shown`: the times that the loop has in hand."""
+        self._table, self._first = table, first
+        self._step_index = self._stepper = self._opening = None
+        if shown is None:
+            self._begin_index = None
+        if table is None:
+            schedule = self._slot.schedule
+            times = np.linspace(schedule.t_max, schedule.t_min, len(self))
+            points = [Point(float(t), float(schedule.alpha(t)), float(schedule.sigma(t))) for t in times]
+            self.timesteps = torch.tensor([self._slot.time(point.t) for point in points], dtype=torch.float32)
+            self.sigmas = torch.tensor(self._noise_levels(points), dtype=torch.float32)
+            return
+        _ = table.rows, table.conversions  # made before the loop, not in it
+        self.sigmas = torch.tensor(self._noise_levels(table.points), dtype=torch.float32)
+        if shown is None:
+            self.timesteps = torch.tensor(table.times, dtype=self._time_dtype(table)).to(device)
+        else:
+            # The loop has its part of `timesteps` in hand: it sees what is written there.
+            shown[first:] = torch.tensor(table.times, dtype=shown.dtype).to(shown.device)
+
+    def _time_dtype(self, table: Table) -> torch.dtype:
+        """Whole times as whole numbers, as networks of discrete schedules have them from diffusers."""
+        tables = [table, *(self._tables.all if self._tables is not None else [])]
+        whole = isinstance(self._slot.schedule, VP) and all(t == round(t) for each in tables for t in each.times)
+        return torch.int64 if whole else torch.float32
+
+    def _of_solver(self, calls: int, timesteps: list[float] | None, sigmas: list[float] | None, mu: float | None) -> Table:
+        config = self.config
+        if mu is not None and mu != self._mu and config.use_dynamic_shifting:
+            self._mu, self._slot = mu, slot_of(self._network, mu=mu)
+        chosen, schedule = make_solver(config.solver, **config.solver_options or {}), self._slot.schedule
+        grid: Any = config.grid
+        if timesteps is not None:
+            grid = [self._slot.time_of(t) for t in timesteps]
+        elif sigmas is not None and grid is None:
+            grid = self._times_of(sigmas)
+        return Table(chosen.tableau(schedule, calls, grid), self._slot, bool(config.thresholding))
+
+    def _times_of(self, sigmas: list[float]) -> list[float]:
+        """The schedule's times at noise levels, as a pipeline gives them: of a flow before its shift."""
+        schedule = self._slot.schedule
+        if hasattr(schedule, "shift"):
+            return [float(t) for t in schedule.uniform_time(np.array(sigmas))]
+        with np.errstate(divide="ignore"):
+            return [float(t) for t in schedule.time(-2 * np.log(np.array(sigmas)))]
+
+    def _noise_levels(self, points: Iterable[Point]) -> list[float]:
+        flow = hasattr(self._slot.schedule, "shift")
+        return [point.sigma if flow else min(point.rho, _LARGEST_SIGMA) for point in points]
+
+    def _from_start(self, whole: Table, first: int) -> None:
+        """Take what serves a loop that begins in the middle."""
+        assert self._tables is not None
+        held = self._tables.from_start(whole.nfe - first, whole.points[first].t) if first < whole.nfe else None
+        if held is not None:
+            self._use(held, None, shown=self.timesteps, first=first)
+
+    # The first call.
+
+    def _begin(self, timestep: Any) -> None:
+        """Find where the loop is, and what it runs from there."""
+        if self._whole is None or self._table is None:
+            raise ValueError("call set_timesteps before the loop")
+        first = self._begin_index if self._begin_index is not None else self._found(timestep)
+        if first and self._first != first:
+            rest = rest_of(self._whole, first)
+            if self._tables is not None:
+                self._warn(
+                    f"the loop begins at call {first + 1} of {self._whole.nfe}, where a table has no history: {rest.tableau.solver} runs "
+                    f"the {rest.nfe} calls that are left; distil one from t = {rest.points[0].t:g} to have a table there"
+                )
+            self._use(rest, None, shown=self.timesteps, first=first)
+        self._step_index = first
+        assert self._table is not None
+        self._stepper = Stepper(self._table, self._shape_D if self.config.thresholding else None)
+
+    def _found(self, timestep: Any) -> int:
+        """The call that a time belongs to, without looking at numbers on a device: a loop over `timesteps` hands out parts of it."""
+        if torch.compiler.is_compiling():
+            return 0
+        if isinstance(timestep, Tensor) and timestep.numel() == 1:
+            place = timestep.untyped_storage().data_ptr()
+            if place == self.timesteps.untyped_storage().data_ptr():
+                return int(timestep.storage_offset() - self.timesteps.storage_offset())
+        return self.index_for_timestep(timestep)
+
+    def _opened(self, table: Table, noise: Tensor) -> Tensor:
+        """The state after a first output that is shared, for the network; the loop goes on with the noise in hand."""
+        assert self._stepper is not None
+        mean = table.tableau.mean
+        first = None if mean is None else torch.tensor(mean, dtype=torch.float32).to(noise.device)
+        wide = noise.to(torch.promote_types(noise.dtype, torch.float32))
+        self._opening = noise, self._stepper.begin(wide, first)
+        return self._opening[1].to(noise.dtype)
+
+    def _first_state(self, sample: Tensor) -> Tensor:
+        """The state that the first call was made with, where a first output is shared."""
+        if self._opening is None or self._opening[0].shape != sample.shape:
+            raise ValueError(
+                "this pipeline hands its states to the network without scale_model_input, so that it has no place for a first output that "
+                "is shared: distil with share_first=False"
+            )
+        state, self._opening = self._opening[1], None
+        return state
+
+    def _place(self) -> Point | None:
+        """Where the loop is; None outside a loop, or where it does not say."""
+        index = self._step_index if self._step_index is not None else self._begin_index
+        if self._whole is None or index is None:
+            return None
+        assert self._table is not None
+        points = self._table.points if index >= self._first else self._whole.points
+        return points[min(index - self._first if index >= self._first else index, len(points) - 1)]
+
+    def _shape_D(self, D: Tensor) -> Tensor:
+        return threshold(D, self.config.dynamic_thresholding_ratio, 1.0, self.config.sample_max_value)
+
+    def _warn(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            warnings.warn(text, stacklevel=4)
+
+
+def _numbers(given: Sequence[float] | Tensor) -> list[float]:
+    values = given.tolist() if hasattr(given, "tolist") else list(given)
+    found = [float(value) for value in values]
+    if not found or not all(map(math.isfinite, found)):
+        raise ValueError(f"timesteps and sigmas are finite numbers, got {found}")
+    return found
