@@ -152,9 +152,10 @@ class Denoiser:
 
     @property
     def device(self) -> torch.device | None:
-        """Where the network's parameters are; None for a function."""
+        """Where the network's parameters are; where a function says it is, by its own `device`; else None."""
         parameter = self._parameter()
-        return None if parameter is None else parameter.device
+        found: torch.device | None = getattr(self.net, "device", None) if parameter is None else parameter.device
+        return found if isinstance(found, torch.device) else None
 
     @property
     def dtype(self) -> torch.dtype | None:

@@ -420,7 +420,7 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "PiflowScheduler": "for networks that give a policy of many steps in place of a velocity",
         "RFD4ProteinaScheduler": "for networks of proteins, with noise of several kinds",
         "SCMScheduler": _CONSISTENCY,
-        "ScoreSdeVpScheduler": "stepped by a stochastic loop of its own, at times from 1 to 0",
+        "ScoreSdeVpScheduler": "for a stochastic loop of its own, at times from 1 to 0",
         "TCDScheduler": _CONSISTENCY,
         "VQDiffusionScheduler": _TOKENS,
     }

@@ -51,6 +51,10 @@ class Slot:
             return math.exp(4 * given)
         return self.schedule.t_max - given if self.towards_data else given
 
+    def point(self, t: float) -> Point:
+        """A time of the schedule with its alpha and sigma."""
+        return Point(t, float(self.schedule.alpha(t)), float(self.schedule.sigma(t)))
+
     def input_scale(self, point: Point) -> float:
         """c_in: what a state is multiplied by for the network."""
         return 1 / math.hypot(point.sigma, self.sigma_data) if self.sigma_data else 1.0

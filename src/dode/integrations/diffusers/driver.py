@@ -1,0 +1,346 @@
+"""A pipeline as a network: (x, t, prompt) -> output, for everything that takes a `Denoiser`.
+
+    with drive(pipe, prompts=["a boat", "a shoe"], guidance_scale=5.0) as (denoiser, cond):
+        x = dode.sample(denoiser, tableau, noise, **dode.conditions.cycle(cond, 0, len(noise)))
+
+The pipeline runs whole and as it is, with its own prompts, guidance, controls and precision; see `dode.integrations.diffusers.session`.
+A sample is what its scheduler sees: latents stay latents. The condition `prompt` is the number of a sample's prompt, or of its call.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dode.denoisers import Denoiser, threshold
+from dode.integrations.diffusers.configs import of_network, translated
+from dode.integrations.diffusers.session import LENGTH, Answer, Session
+from dode.models.scheduler_configs import SchedulerConfig
+from dode.models.slots import Slot, slot_of
+from dode.notes import add_note
+
+# Samples in one call where the caller does not say: with guidance a network has twice as many before it.
+BATCH_SIZE = 4
+# Calls that are open at once; each holds its text's embeddings.
+_OPEN = 16
+# What makes several samples of one call, by pipeline.
+_COPIES = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "num_images_per_label", "batch_size")
+# Arguments of a call that belong to whoever drives it.
+_OURS = ("num_inference_steps", "timesteps", "sigmas", "latents", "output_type", "return_dict")
+# Where a loop begins or ends in time: driven, it runs wherever it is asked.
+_RANGE = ("denoising_start", "denoising_end")
+# What these switch by the number of a step is no function of state and time.
+_BY_STEP = ("control_guidance_start", "control_guidance_end")
+
+
+@contextmanager
+def drive(
+    pipe: Any,
+    *,
+    prompts: Sequence[str] | None = None,
+    calls: Sequence[Mapping[str, Any]] | None = None,
+    batch_size: int | None = None,
+    **call: Any,
+) -> Iterator[tuple[Denoiser, dict[str, Tensor]]]:
+    """A denoiser of a pipeline, and the condition `prompt`: a row for each prompt or call. The pipeline itself is not changed.
+
+    Args:
+        pipe: a pipeline of diffusers, or anything that is called as one and has its `scheduler`.
+        prompts: texts; those of a batch go into one call.
+        calls: in place of prompts: for each kind of sample the arguments of a call of its own that makes one. Neither: one call with
+            `call` alone.
+        batch_size: samples in one call at the most; 4 if None.
+        call: further arguments of every call: guidance_scale, height, image ...
+
+    Raises:
+        TypeError, ValueError: prompts and calls at once or empty, arguments that belong to the driver, or a scheduler without an ODE of
+            a known schedule.
+        Exception: what the pipeline raises for such a call, with a note of it.
+    """
+    network = PipelineNetwork(pipe, prompts, calls, call)
+    try:
+        denoiser = Denoiser(
+            network,
+            network.slot.schedule,
+            network.prediction,
+            batch_size=BATCH_SIZE if batch_size is None else batch_size,
+            shape=network.shape,
+            name=network.name,
+        )
+        yield denoiser, {"prompt": torch.arange(network.count)}
+    finally:
+        network.close()
+
+
+class PipelineNetwork:
+    """net(x, t, prompt=numbers) by calls of a pipeline that stay open; made by `drive`.
+
+    Attributes:
+        name: of the pipeline's class.
+        slot: what its loop makes of times and states.
+        prediction: what it gives: the network's own kind, or "sample".
+        shape: of one sample, as its scheduler sees it.
+        dtype: of the pipeline's states.
+        device: where they are.
+        mu: the shift that it computes for its scheduler; None if it computes none.
+        count: prompts, or calls.
+        guidance_scale: of the calls, as far as they say; None if they do not.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        prompts: Sequence[str] | None,
+        calls: Sequence[Mapping[str, Any]] | None,
+        call: Mapping[str, Any],
+    ) -> None:
+        self.name = type(pipe).__name__
+        self._pipe = pipe
+        self._takes, self._any = _arguments(pipe)
+        self._prompts, self._calls = _of_caller(prompts, calls, call)
+        self._call = {key: value for key, value in call.items() if key not in _RANGE}
+        self.count = len(self._calls if self._prompts is None else self._prompts)
+        config = translated(pipe.scheduler)
+        self._thresholding = (
+            (config["dynamic_thresholding_ratio"], config["sample_max_value"]) if config.get("thresholding") else None
+        )
+        self._config = SchedulerConfig(of_network(config))
+        self.slot: Slot = slot_of(self._config, mu=1.0 if config.get("use_dynamic_shifting") else None)
+        self._sessions: OrderedDict[tuple[int, ...], Session] = OrderedDict()
+        self._copies = 1
+        probe = self._session((0,))
+        sample = probe.first.sample
+        self._copies = len(sample)  # of one sample, in the loop's states
+        self.shape, self.dtype, self.device = tuple(sample.shape[1:]), sample.dtype, sample.device
+        self.mu = probe.mu
+        if self.mu is not None and config.get("use_dynamic_shifting"):
+            self.slot = slot_of(self._config, mu=self.mu)
+        self._works_on_D = self.slot.scales or self._thresholding is not None
+        self.prediction = "sample" if self._works_on_D else self.slot.prediction
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What a table that is made with it is fitted for, as JSON."""
+        net = _network_of(self._pipe)
+        config = getattr(net, "config", None)
+        said = None
+        if isinstance(config, Mapping):
+            text = json.dumps({k: v for k, v in config.items() if not k.startswith("_")}, sort_keys=True, default=str)
+            said = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return {
+            "pipeline": self.name,
+            "model": str(getattr(getattr(self._pipe, "config", None), "_name_or_path", "") or getattr(self._pipe, "name_or_path", "")),
+            "network": type(net).__name__,
+            "network_hash": said,
+            "scheduler": self._config.name,
+            "prediction": self.slot.prediction,
+            "schedule": self.slot.schedule.fingerprint,
+            "shape": list(self.shape),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "mu": self.mu,
+            "guidance_scale": self.guidance_scale,
+            "prompts": self.count,
+        }
+
+    @property
+    def guidance_scale(self) -> float | None:
+        """Of the calls, as far as they say."""
+        found = {value for call in self._calls or [{}] for value in [({**self._call, **call}).get("guidance_scale")]}
+        if found == {None}:
+            default = self._takes.get("guidance_scale")
+            found = {default} if isinstance(default, int | float) else {None}
+        value = found.pop() if len(found) == 1 else None
+        return float(value) if isinstance(value, int | float) else None
+
+    def __call__(self, x: Tensor, t: Tensor, prompt: Tensor | None = None) -> Tensor:
+        """The output for states x, (batch, *shape), at times t, (batch,), which are all the same."""
+        rows = [0] * len(x) if prompt is None else [int(i) for i in prompt]
+        with torch.inference_mode(False):  # the pipeline's thread is in no inference mode
+            x = x.clone()
+        time = float(t[0])
+        if self._prompts is not None:
+            return self._ask(tuple(rows), x, time)
+        output: Tensor | None = None
+        for call in dict.fromkeys(rows):
+            where = [i for i, row in enumerate(rows) if row == call]
+            for part in (where,) if self._many(call) else [[i] for i in where]:
+                found = self._ask((call,) * len(part), x[part], time)
+                output = found.new_empty(x.shape) if output is None else output
+                output[part] = found
+        assert output is not None
+        return output
+
+    def close(self) -> None:
+        """End the calls that are open, and let the pipeline put its parts back where it keeps them."""
+        while self._sessions:
+            self._sessions.popitem()[1].close()
+        free = getattr(self._pipe, "maybe_free_model_hooks", None)
+        if free is not None:
+            free()
+
+    def _ask(self, rows: tuple[int, ...], x: Tensor, t: float) -> Tensor:
+        """N for states of samples with these prompts: (rows, *shape)."""
+        session = self._session(rows)
+        given = x.to(device=self.device, dtype=self.dtype)
+        handed = torch.cat([given] * self._copies) if self._copies > 1 else given
+        try:
+            answer = session.ask(handed.clone(), self.slot.time(t))
+        except BaseException as error:
+            self._sessions.pop(rows, None)
+            if isinstance(error, Exception):
+                add_note(error, f"in {self._named(rows)}")
+            raise
+        if not session.left:
+            self._sessions.pop(rows).close()
+        return self._output(answer, given, t)
+
+    def _output(self, answer: Answer, given: Tensor, t: float) -> Tensor:
+        """N for the states that were asked for, in the dtype of the pipeline's output."""
+        output, sample = answer.output[: len(given)], answer.sample[: len(given)]
+        if self._config.learned_variance and output.shape[1] == 2 * given.shape[1]:
+            output = output.chunk(2, dim=1)[0]
+        point = self.slot.point(t)
+        # A loop that has put known pixels in (inpainting) asked the network for another state: D belongs to that one.
+        moved = not torch.equal(sample, given)
+        if not (moved or self._works_on_D):
+            return -output if self.slot.towards_data else output
+        wide = torch.promote_types(output.dtype, torch.float32)
+        u, w = self.slot.conversion(point)
+        if self._works_on_D:
+            D = torch.add(sample.to(wide) * u, output.to(wide), alpha=w)
+            return D if self._thresholding is None else threshold(D, self._thresholding[0], 1.0, self._thresholding[1])
+        output = torch.add(output.to(wide), sample.to(wide) - given.to(wide), alpha=u / w)
+        return -output if self.slot.towards_data else output
+
+    def _session(self, rows: tuple[int, ...]) -> Session:
+        """The open call for these prompts, opened if it is not."""
+        found = self._sessions.pop(rows, None)
+        if found is None:
+            while len(self._sessions) >= _OPEN:
+                self._sessions.popitem(last=False)[1].close()
+            call = self._call_of(rows)
+            try:
+                found = Session(
+                    lambda scheduler: _run(self._pipe, scheduler, call),
+                    self._pipe.scheduler,
+                    self.slot,
+                    self.slot.time(self.slot.schedule.t_max),
+                )
+                self._check(found, rows)
+            except Exception as error:
+                add_note(error, f"in {self._named(rows)}")
+                raise
+        self._sessions[rows] = found
+        return found
+
+    def _check(self, session: Session, rows: tuple[int, ...]) -> None:
+        """See that a call makes the samples that were asked for."""
+        count = len(session.first.sample)
+        if len(rows) > 1 and count != len(rows) * self._copies:
+            session.close()
+            raise ValueError(
+                f"the pipeline made {count // self._copies} samples for a call of {len(rows)}: give batch_size=1, or calls=[...] of one sample"
+            )
+
+    def _call_of(self, rows: tuple[int, ...]) -> dict[str, Any]:
+        """The arguments of the call for samples with these prompts."""
+        call = dict(self._call)
+        if self._prompts is not None:
+            call["prompt"] = [self._prompts[row] for row in rows]
+            # One text for all is a list where the prompts are one.
+            call |= {key: [value] * len(rows) for key, value in call.items() if key != "prompt" and _is_prompt(key, value)}
+        else:
+            call |= self._calls[rows[0]]
+            if len(rows) > 1:
+                call |= self._copied(call, len(rows))
+        ours = {"num_inference_steps": LENGTH, "output_type": "latent"}
+        call |= {key: value for key, value in ours.items() if key in self._takes}
+        if "generator" in self._takes and call.get("generator") is None:
+            call["generator"] = torch.Generator("cpu").manual_seed(0)  # what it draws is the same in every call
+        return call
+
+    def _copied(self, call: Mapping[str, Any], count: int) -> dict[str, Any]:
+        """What makes a call of one sample one of several."""
+        labels = call.get("class_labels")
+        if labels is not None and "num_images_per_label" not in self._takes:
+            one = labels if isinstance(labels, list | tuple) else [labels]
+            return {"class_labels": list(one) * count}
+        name = next(name for name in _COPIES if name in self._takes)
+        return {name: count * int(call.get(name, 1))}
+
+    def _many(self, call: int) -> bool:
+        """Whether one call can make several samples."""
+        return any(name in self._takes for name in _COPIES) or "class_labels" in {**self._call, **self._calls[call]}
+
+    def _named(self, rows: tuple[int, ...]) -> str:
+        if self._prompts is not None:
+            return f"{self.name}'s call with the prompts {[self._prompts[row] for row in dict.fromkeys(rows)]}"
+        return f"{self.name}'s call {rows[0] + 1} of {self.count}, with {', '.join({**self._call, **self._calls[rows[0]]}) or 'no arguments'}"
+
+
+def _run(pipe: Any, scheduler: Any, call: Mapping[str, Any]) -> Any:
+    """Call a pipeline with another scheduler; what it notes on itself during the call is its copy's."""
+    copied = copy.copy(pipe)
+    copied.scheduler = scheduler
+    bar = dict(getattr(pipe, "_progress_bar_config", None) or {})
+    with suppress(AttributeError):
+        copied.set_progress_bar_config(**bar | {"disable": True})
+    return copied(**call)
+
+
+def _of_caller(
+    prompts: Sequence[str] | None, calls: Sequence[Mapping[str, Any]] | None, call: Mapping[str, Any]
+) -> tuple[list[str] | None, list[dict[str, Any]]]:
+    """Prompts and calls, checked; one call where there are neither."""
+    if prompts is not None and calls is not None:
+        raise ValueError("give prompts or calls, not both: the calls may have prompts of their own")
+    if isinstance(prompts, str):
+        raise TypeError("prompts is a list of texts, got one text: give [text]")
+    for name, given in (("prompts", prompts), ("calls", calls)):
+        if given is not None and len(given) == 0:
+            raise ValueError(f"{name} is empty: give at least one")
+    if prompts is not None and not all(isinstance(text, str) for text in prompts):
+        raise TypeError("prompts is a list of texts: give other arguments by calls=[dict(...), ...]")
+    for each in (call, *(calls or [])):
+        if not isinstance(each, Mapping):
+            raise TypeError(f"calls is a list of dicts, the arguments of a call each, got {type(each).__name__}")
+        ours = [key for key in each if key in _OURS]
+        if ours:
+            raise ValueError(f"{ours[0]} is set by the distillation: leave it out of the pipeline's arguments")
+        by_step = [key for key in each if key in _BY_STEP]
+        if by_step:
+            raise ValueError(
+                f"{by_step[0]} switches by the number of a step, which says nothing of other numbers of steps: leave it out"
+            )
+    if prompts is not None and "prompt" in call:
+        raise ValueError("give prompts or prompt, not both")
+    return (None if prompts is None else list(prompts)), [dict(each) for each in calls or [{}]]
+
+
+def _arguments(pipe: Any) -> tuple[dict[str, Any], bool]:
+    """The arguments of a pipeline's call with their defaults; those of a modular one are its blocks' inputs."""
+    blocks = getattr(pipe, "blocks", None)
+    if blocks is not None and hasattr(blocks, "inputs"):
+        return {each.name: each.default for each in blocks.inputs if each.name}, True
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    return {name: each.default for name, each in parameters.items() if name != "self"}, False
+
+
+def _is_prompt(key: str, value: Any) -> bool:
+    return isinstance(value, str) and (key.startswith("prompt") or key.startswith("negative_prompt"))
+
+
+def _network_of(pipe: Any) -> Any:
+    found = (getattr(pipe, part, None) for part in ("unet", "transformer", "prior"))
+    return next((part for part in found if part is not None), None)
+
+
