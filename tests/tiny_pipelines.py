@@ -88,8 +88,13 @@ def text(n: int, **more: Any) -> dict[str, Any]:
     return {"prompt": prompts(n), "negative_prompt": ["ugly"] * n, **more}
 
 
-def embeddings(n: int, **shapes: tuple[int, ...]) -> dict[str, Any]:
-    return {name: rows(n, *shape, seed=index) for index, (name, shape) in enumerate(shapes.items(), 1)}
+def embeds(n: int) -> dict[str, Any]:
+    """Give what a text encoder would, of the prompts and of negative ones."""
+    return {"prompt_embeds": rows(n, WORDS, WIDTH, seed=1), "negative_prompt_embeds": rows(n, WORDS, WIDTH, seed=2)}
+
+
+def pooled(n: int) -> dict[str, Any]:
+    return {"pooled_prompt_embeds": rows(n, WIDTH, seed=3), "negative_pooled_prompt_embeds": rows(n, WIDTH, seed=4)}
 
 
 @functools.cache
@@ -202,6 +207,283 @@ def masked(n: int) -> dict[str, Any]:
     return text(n, image=images(n), mask_image=mask, height=PIXELS, width=PIXELS)
 
 
+def controlled() -> Any:
+    controlnet = seeded(
+        diffusers.ControlNetModel,
+        **{name: value for name, value in UNET.items() if name != "sample_size"},
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        cross_attention_dim=WIDTH,
+        conditioning_embedding_out_channels=(2, 4),
+    )
+    scheduler = diffusers.UniPCMultistepScheduler(**STABLE_DIFFUSION, steps_offset=1)
+    return stable_diffusion(diffusers.StableDiffusionControlNetPipeline, scheduler=scheduler, controlnet=controlnet)
+
+
+def edited() -> Any:
+    scheduler = diffusers.EulerAncestralDiscreteScheduler(**STABLE_DIFFUSION, steps_offset=1)
+    return stable_diffusion(diffusers.StableDiffusionInstructPix2PixPipeline, 8, scheduler)
+
+
+def euler() -> Any:
+    return diffusers.EulerDiscreteScheduler(**STABLE_DIFFUSION, steps_offset=1, timestep_spacing="leading")
+
+
+def xl_unet(width: int, sizes: int) -> Any:
+    """sizes: the numbers that the network is told of an image's size and quality."""
+    return unet(
+        cross_attention_dim=width,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=2,
+        projection_class_embeddings_input_dim=WIDTH + 2 * sizes,
+    )
+
+
+def xl_parts() -> dict[str, Any]:
+    return {
+        "vae": autoencoder(),
+        "text_encoder": text_encoder(),
+        "text_encoder_2": text_encoder(transformers.CLIPTextModelWithProjection),
+        "tokenizer": tokenizer(),
+        "tokenizer_2": tokenizer(),
+        "unet": xl_unet(2 * WIDTH, 6),
+    }
+
+
+def xl(scheduler: Callable[[], Any] = euler) -> Any:
+    return quiet(diffusers.StableDiffusionXLPipeline(**xl_parts(), scheduler=scheduler(), add_watermarker=False))
+
+
+def refiner() -> Any:
+    parts = {**xl_parts(), "text_encoder": None, "tokenizer": None, "unet": xl_unet(WIDTH, 5)}
+    told = {"requires_aesthetics_score": True, "add_watermarker": False}
+    return quiet(diffusers.StableDiffusionXLImg2ImgPipeline(**parts, **told, scheduler=euler()))
+
+
+def playground() -> Any:
+    return xl(diffusers.EDMEulerScheduler)
+
+
+def modular() -> Any:
+    pipeline = diffusers.modular_pipelines.StableDiffusionXLAutoBlocks().init_pipeline()
+    pipeline.update_components(**xl_parts(), scheduler=euler())
+    return quiet(pipeline)
+
+
+def pixart() -> Any:
+    transformer = seeded(
+        diffusers.PixArtTransformer2DModel,
+        sample_size=SIZE,
+        num_layers=1,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=WIDTH,
+    )
+    scheduler = diffusers.DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear")
+    return quiet(diffusers.PixArtAlphaPipeline(None, None, autoencoder(), transformer, scheduler))
+
+
+def masks(n: int) -> dict[str, Tensor]:
+    return {f"{which}prompt_attention_mask": torch.ones(n, WORDS, dtype=torch.int64) for which in ("", "negative_")}
+
+
+def pixart_call(n: int) -> dict[str, Any]:
+    # A string by default, which would be encoded in place of its embeddings.
+    return {"negative_prompt": None, "use_resolution_binning": False, **embeds(n), **masks(n)}
+
+
+def sd3() -> Any:
+    transformer = seeded(
+        diffusers.SD3Transformer2DModel,
+        sample_size=SIZE,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        caption_projection_dim=16,
+        pooled_projection_dim=WIDTH,
+        pos_embed_max_size=SIZE,
+    )
+    texts = dict.fromkeys(
+        ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3"),
+    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    vae = autoencoder(shift_factor=0.0609)
+    return quiet(diffusers.StableDiffusion3Pipeline(transformer=transformer, vae=vae, scheduler=scheduler, **texts))
+
+
+def shifting(**config: Any) -> Any:
+    """Flux' scheduler: the shift follows the number of tokens."""
+    return diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, **config)
+
+
+def flux() -> Any:
+    transformer = seeded(
+        diffusers.FluxTransformer2DModel,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        axes_dims_rope=(2, 2, 4),
+        guidance_embeds=True,
+    )
+    scheduler, vae = shifting(shift=3.0), autoencoder(shift_factor=0.1159)
+    return quiet(diffusers.FluxPipeline(scheduler, vae, None, None, None, None, transformer))
+
+
+def flux_call(n: int) -> dict[str, Any]:
+    given = {"prompt_embeds": rows(n, WORDS, WIDTH, seed=1), "pooled_prompt_embeds": rows(n, WIDTH, seed=3)}
+    return {"height": PIXELS, "width": PIXELS, **given}
+
+
+def qwen() -> Any:
+    transformer = seeded(
+        diffusers.QwenImageTransformer2DModel,
+        in_channels=16,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        axes_dims_rope=(2, 2, 4),
+    )
+    vae = seeded(
+        diffusers.AutoencoderKLQwenImage,
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False],
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02
+    )
+    return quiet(diffusers.QwenImagePipeline(scheduler, vae, None, None, transformer))
+
+
+def qwen_call(n: int) -> dict[str, Any]:
+    told = {f"{which}prompt_embeds_mask": torch.ones(n, WORDS, dtype=torch.int64) for which in ("", "negative_")}
+    return {"height": PIXELS, "width": PIXELS, **embeds(n), **told}
+
+
+def ltx() -> Any:
+    transformer = seeded(
+        diffusers.LTXVideoTransformer3DModel,
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+        num_layers=1,
+        caption_channels=WIDTH,
+    )
+    vae = seeded(
+        diffusers.AutoencoderKLLTXVideo,
+        latent_channels=4,
+        block_out_channels=(4, 4),
+        decoder_block_out_channels=(4, 4),
+        down_block_types=("LTXVideoDownBlock3D",) * 2,
+        layers_per_block=(1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1),
+        spatio_temporal_scaling=(True, False),
+        decoder_spatio_temporal_scaling=(True, False),
+        decoder_inject_noise=(False, False, False),
+        upsample_residual=(False, False),
+        upsample_factor=(1, 1),
+        downsample_type=("conv", "conv"),
+        patch_size=4,
+        patch_size_t=1,
+    )
+    return quiet(diffusers.LTXPipeline(shifting(shift_terminal=0.1), vae, None, None, transformer))
+
+
+def ltx_call(n: int) -> dict[str, Any]:
+    return {"height": 32, "width": 32, "num_frames": 3, **embeds(n), **masks(n)}
+
+
+def wan() -> Any:
+    def transformer() -> Any:
+        return seeded(
+            diffusers.WanTransformer3DModel,
+            num_attention_heads=2,
+            attention_head_dim=12,
+            in_channels=4,
+            out_channels=4,
+            text_dim=WIDTH,
+            freq_dim=16,
+            ffn_dim=16,
+            num_layers=1,
+            rope_max_seq_len=16,
+        )
+
+    vae = seeded(
+        diffusers.AutoencoderKLWan,
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    )
+    scheduler = diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0)
+    high, low = transformer(), transformer()
+    with torch.no_grad():
+        low.proj_out.weight.neg_()
+    return quiet(diffusers.WanPipeline(None, None, vae, scheduler, high, low, boundary_ratio=0.875))
+
+
+def wan_call(n: int) -> dict[str, Any]:
+    return {"height": 32, "width": 32, "num_frames": 5, "guidance_scale_2": 3.0, **embeds(n)}
+
+
+def music() -> Any:
+    text = transformers.ClapTextConfig(
+        vocab_size=8,
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH,
+        num_attention_heads=2,
+        num_hidden_layers=1,
+        projection_dim=WIDTH,
+        max_position_embeddings=WORDS,
+    )
+    vocoder = transformers.SpeechT5HifiGanConfig(
+        model_in_dim=PIXELS,
+        upsample_initial_channel=4,
+        upsample_rates=[2, 2],
+        upsample_kernel_sizes=[4, 4],
+        resblock_kernel_sizes=[3],
+        resblock_dilation_sizes=[[1, 3]],
+        normalize_before=False,
+    )
+    pipeline = diffusers.MusicLDMPipeline(
+        vae=autoencoder(in_channels=1, out_channels=1),
+        text_encoder=seeded(transformers.ClapTextModelWithProjection, config=text),
+        tokenizer=None,
+        feature_extractor=None,
+        unet=unet(
+            cross_attention_dim=UNET["block_out_channels"],
+            class_embed_type="simple_projection",
+            class_embeddings_concat=True,
+            projection_class_embeddings_input_dim=WIDTH,
+        ),
+        scheduler=diffusers.DDIMScheduler(**STABLE_DIFFUSION, clip_sample=False, steps_offset=1, set_alpha_to_one=False),
+        vocoder=seeded(transformers.SpeechT5HifiGan, config=vocoder),
+    )
+    return quiet(pipeline)
+
+
+def music_call(n: int) -> dict[str, Any]:
+    return {"prompt_embeds": rows(n, WIDTH, seed=1), "negative_prompt_embeds": rows(n, WIDTH, seed=2)}
+
+
 PIPELINES: dict[str, Tiny] = {
     "ddpm": Tiny(ddpm, lambda n: {"batch_size": n}, "DDPMScheduler", "batch_size", output_type="pt", latents=False),
     "ddim": Tiny(ddim, lambda n: {"batch_size": n}, "DDIMScheduler", "batch_size", output_type="np", latents=False),
@@ -219,4 +501,31 @@ PIPELINES: dict[str, Tiny] = {
     ),
     "sd-inpaint-4": Tiny(functools.partial(inpainting, 4), masked, "PNDMScheduler", "num_images_per_prompt", text=True),
     "sd-inpaint-9": Tiny(functools.partial(inpainting, 9), masked, "PNDMScheduler", "num_images_per_prompt", text=True),
+    "sd-controlnet": Tiny(
+        controlled, lambda n: text(n, image=images(n)), "UniPCMultistepScheduler", "num_images_per_prompt", text=True
+    ),
+    "sd-pix2pix": Tiny(
+        edited, lambda n: text(n, image=images(n)), "EulerAncestralDiscreteScheduler", "num_images_per_prompt", text=True
+    ),
+    "sdxl": Tiny(xl, text, "EulerDiscreteScheduler", "num_images_per_prompt", text=True),
+    "sdxl-base": Tiny(xl, lambda n: text(n, denoising_end=0.6), "EulerDiscreteScheduler", "num_images_per_prompt", text=True),
+    "sdxl-refiner": Tiny(
+        refiner,
+        lambda n: text(n, image=rows(n, 4, SIZE, SIZE), denoising_start=0.4),
+        "EulerDiscreteScheduler",
+        "num_images_per_prompt",
+        latents=False,
+        text=True,
+    ),
+    "playground": Tiny(playground, text, "EDMEulerScheduler", "num_images_per_prompt", text=True),
+    "sdxl-modular": Tiny(
+        modular, lambda n: text(n, output="images"), "EulerDiscreteScheduler", "num_images_per_prompt", text=True
+    ),
+    "pixart": Tiny(pixart, pixart_call, "DPMSolverMultistepScheduler", "num_images_per_prompt"),
+    "sd3": Tiny(sd3, lambda n: {**embeds(n), **pooled(n)}, "FlowMatchEulerDiscreteScheduler", "num_images_per_prompt"),
+    "flux": Tiny(flux, flux_call, "FlowMatchEulerDiscreteScheduler", "num_images_per_prompt"),
+    "qwen-image": Tiny(qwen, qwen_call, "FlowMatchEulerDiscreteScheduler", "num_images_per_prompt"),
+    "ltx": Tiny(ltx, ltx_call, "FlowMatchEulerDiscreteScheduler", "num_videos_per_prompt"),
+    "wan-2.2": Tiny(wan, wan_call, "UniPCMultistepScheduler", "num_videos_per_prompt"),
+    "musicldm": Tiny(music, music_call, "DDIMScheduler", "num_waveforms_per_prompt"),
 }
