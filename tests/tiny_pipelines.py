@@ -1,4 +1,18 @@
-"""diffusers' own pipelines around networks of a few thousand random parameters: nothing is downloaded, nothing mocked."""
+"""diffusers' own pipelines around networks of a few thousand random parameters: nothing is downloaded, nothing mocked.
+
+What all their loops share (diffusers 0.42), unless the function that makes one says otherwise:
+
+- `set_timesteps(n, device=...)`, then `for i, t in enumerate(timesteps)`, where `timesteps` is `scheduler.timesteps` or a slice of it:
+  t is a 0-dimensional view of it, at the storage offset that is its index.
+- `init_noise_sigma` multiplies the noise, and the `latents` of a call too.
+- `scale_model_input` has the batch that the network gets, doubled by guidance; `step` has the n states, and gets back the very tensor
+  that it returned last.
+- `step` is given `eta` and `generator` if its signature has them, and `return_dict=False`.
+- `scheduler.order` counts the steps of the progress bar, and where a loop starts late.
+
+The flow pipelines (sd3, flux, flux-img2img, qwen-image, z-image, ltx, wan-2.2) read neither `init_noise_sigma` nor
+`scale_model_input`, and give `step` no `eta` and no `generator`.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +47,7 @@ class Tiny:
         Sample i is asked for in the same way whatever n is.
     scheduler: the class of that scheduler.
     calls_by: the argument that multiplies the samples of a call, or that holds one entry a sample.
+    shape: of one sample's state, as `step` gets it and as `latents` holds it.
     output_type: the one nearest to the states that the scheduler gave.
     latents: whether a call takes `latents`.
     text: whether a call takes strings as `prompt`.
@@ -42,6 +57,7 @@ class Tiny:
     call: Callable[[int], dict[str, Any]]
     scheduler: str
     calls_by: str
+    shape: tuple[int, ...] = (4, SIZE, SIZE)
     output_type: str = "latent"
     latents: bool = True
     text: bool = False
@@ -85,7 +101,8 @@ def prompts(n: int) -> list[str]:
 
 
 def text(n: int, **more: Any) -> dict[str, Any]:
-    return {"prompt": prompts(n), "negative_prompt": ["ugly"] * n, **more}
+    """Guide a little: the answers of random networks to two prompts differ more than trained ones'."""
+    return {"prompt": prompts(n), "negative_prompt": ["ugly"] * n, "guidance_scale": 2.0, **more}
 
 
 def embeds(n: int) -> dict[str, Any]:
@@ -164,14 +181,20 @@ def unet(channels: int = 4, **config: Any) -> Any:
 
 
 def ddpm() -> Any:
+    """No device for `set_timesteps`; no `scale_model_input`, no `init_noise_sigma`; `generator` always, `.prev_sample` read."""
     return quiet(diffusers.DDPMPipeline(pixel_unet(), diffusers.DDPMScheduler()))
 
 
 def ddim() -> Any:
+    """As ddpm, and `eta` and `use_clipped_model_output` always. Its constructor makes a DDIMScheduler of any other: set one after."""
     return quiet(diffusers.DDIMPipeline(pixel_unet(), diffusers.DDIMScheduler()))
 
 
 def dit() -> Any:
+    """Steps the doubled batch, 2 n equal halves, and joins the first half to itself before each step; `.prev_sample` read.
+
+    No device for `set_timesteps`, no `init_noise_sigma`, and nothing but (output, t, sample) for `step`.
+    """
     transformer = seeded(
         diffusers.DiTTransformer2DModel,
         sample_size=SIZE,
@@ -192,12 +215,21 @@ def pndm() -> Any:
 def stable_diffusion(
     kind: type = diffusers.StableDiffusionPipeline, channels: int = 4, scheduler: Any = None, **more: Any
 ) -> Any:
+    """Its constructor rewrites the scheduler's configuration where it says `steps_offset` other than 1, or `clip_sample`.
+
+    PNDM's first step is taken twice: one call more than steps. Image to image: `set_begin_index(start)`, where the scheduler has it,
+    and `add_noise(latents, noise, t)` with t of shape (n,), a copy; `init_noise_sigma` is not read.
+    """
     parts = {"vae": autoencoder(), "text_encoder": text_encoder(), "tokenizer": tokenizer(), "unet": unet(channels)}
     checked = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     return quiet(kind(**parts, **checked, scheduler=scheduler or pndm(), **more))
 
 
 def inpainting(channels: int) -> Any:
+    """With 4 channels the loop changes the states: after all steps but the last it puts `add_noise(image, noise, t)` outside the mask.
+
+    t is then of shape (1,), a copy. `set_begin_index(0)`, where the scheduler has it.
+    """
     return stable_diffusion(diffusers.StableDiffusionInpaintPipeline, channels)
 
 
@@ -220,6 +252,7 @@ def controlled() -> Any:
 
 
 def edited() -> Any:
+    """`scale_model_input` has the batch three times."""
     scheduler = diffusers.EulerAncestralDiscreteScheduler(**STABLE_DIFFUSION, steps_offset=1)
     return stable_diffusion(diffusers.StableDiffusionInstructPix2PixPipeline, 8, scheduler)
 
@@ -250,26 +283,54 @@ def xl_parts() -> dict[str, Any]:
 
 
 def xl(scheduler: Callable[[], Any] = euler) -> Any:
+    """`set_begin_index(0)`. To `denoising_end` it takes the first of the timesteps, those from
+    (1 - denoising_end) config.num_train_timesteps up, as if they were times in [0, 1000).
+    """
     return quiet(diffusers.StableDiffusionXLPipeline(**xl_parts(), scheduler=scheduler(), add_watermarker=False))
 
 
 def refiner() -> Any:
+    """From `denoising_start` it takes the timesteps below (1 - denoising_start) config.num_train_timesteps, by `set_begin_index`.
+
+    There the image is the state: no `add_noise`. With `strength` it is as in image to image. `latents` are the state at either.
+    """
     parts = {**xl_parts(), "text_encoder": None, "tokenizer": None, "unet": xl_unet(WIDTH, 5)}
     told = {"requires_aesthetics_score": True, "add_watermarker": False}
     return quiet(diffusers.StableDiffusionXLImg2ImgPipeline(**parts, **told, scheduler=euler()))
 
 
 def playground() -> Any:
+    """EDM's preconditioning is `scale_model_input`'s and `step`'s; timesteps are log(sigma) / 4, `init_noise_sigma` above 1."""
     return xl(diffusers.EDMEulerScheduler)
 
 
 def modular() -> Any:
-    pipeline = diffusers.modular_pipelines.StableDiffusionXLAutoBlocks().init_pipeline()
-    pipeline.update_components(**xl_parts(), scheduler=euler())
-    return quiet(pipeline)
+    """A scheduler is replaced by `update_components(scheduler=...)`. The guider calls the network once a condition: nothing is doubled.
+
+    No `set_begin_index`. `output="images"` gives what other pipelines do; without it a call gives all of its state.
+    """
+    blocks = diffusers.modular_pipelines.StableDiffusionXLAutoBlocks()
+    hush(blocks)
+    pipeline = blocks.init_pipeline()
+    guider = diffusers.ClassifierFreeGuidance(guidance_scale=2.0)
+    pipeline.update_components(**xl_parts(), scheduler=euler(), guider=guider)
+    return pipeline
+
+
+def modular_call(n: int) -> dict[str, Any]:
+    return {"prompt": prompts(n), "negative_prompt": ["ugly"] * n, "output": "images"}
+
+
+def hush(blocks: Any) -> None:
+    """Turn the progress bars off; the pipeline's own `set_progress_bar_config` reaches the outermost blocks only."""
+    for block in blocks.sub_blocks.values():
+        if hasattr(block, "set_progress_bar_config"):
+            block.set_progress_bar_config(disable=True)
+        hush(block)
 
 
 def pixart() -> Any:
+    """`set_begin_index(0)`. Given one step, it takes the second entry of what `step` returns: the denoised sample."""
     transformer = seeded(
         diffusers.PixArtTransformer2DModel,
         sample_size=SIZE,
@@ -293,6 +354,7 @@ def pixart_call(n: int) -> dict[str, Any]:
 
 
 def sd3() -> Any:
+    """`mu` for `set_timesteps` where config.use_dynamic_shifting."""
     transformer = seeded(
         diffusers.SD3Transformer2DModel,
         sample_size=SIZE,
@@ -319,7 +381,13 @@ def shifting(**config: Any) -> Any:
     return diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, **config)
 
 
-def flux() -> Any:
+def flux(kind: type = diffusers.FluxPipeline) -> Any:
+    """`set_timesteps(sigmas=<array from 1 to 1 / n>, device=..., mu=...)`, and `sigmas=None` where config.use_flow_sigmas.
+
+    mu follows config.base_shift, max_shift, base_image_seq_len and max_image_seq_len, by their defaults where they are missing. A state
+    is a packed one, (tokens, 4 channels). `set_begin_index(0)`. Image to image: `set_begin_index(start)` before, and
+    `scale_noise(latents, t, noise)` with t of shape (1,) repeated to (n,).
+    """
     transformer = seeded(
         diffusers.FluxTransformer2DModel,
         in_channels=16,
@@ -333,7 +401,7 @@ def flux() -> Any:
         guidance_embeds=True,
     )
     scheduler, vae = shifting(shift=3.0), autoencoder(shift_factor=0.1159)
-    return quiet(diffusers.FluxPipeline(scheduler, vae, None, None, None, None, transformer))
+    return quiet(kind(scheduler, vae, None, None, None, None, transformer))
 
 
 def flux_call(n: int) -> dict[str, Any]:
@@ -342,6 +410,7 @@ def flux_call(n: int) -> dict[str, Any]:
 
 
 def qwen() -> Any:
+    """As flux, but sigmas whatever the configuration says; two calls of the network a step where it is guided."""
     transformer = seeded(
         diffusers.QwenImageTransformer2DModel,
         in_channels=16,
@@ -373,7 +442,30 @@ def qwen_call(n: int) -> dict[str, Any]:
     return {"height": PIXELS, "width": PIXELS, **embeds(n), **told}
 
 
+def z_image() -> Any:
+    """As flux with sigmas in a list, states that are not packed, and minus the network's output for `step`, in float32."""
+    transformer = seeded(
+        diffusers.ZImageTransformer2DModel,
+        in_channels=4,
+        dim=16,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=WIDTH,
+        axes_dims=[4, 2, 2],
+        axes_lens=[64, 16, 16],
+    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    return quiet(diffusers.ZImagePipeline(scheduler, autoencoder(shift_factor=0.1159), None, None, transformer))
+
+
+def z_image_call(n: int) -> dict[str, Any]:
+    return {"height": PIXELS, "width": PIXELS, **{name: list(given) for name, given in embeds(n).items()}}
+
+
 def ltx() -> Any:
+    """As flux: a state is (frames height width, channels). No `set_begin_index`: `step` finds the index of t itself."""
     transformer = seeded(
         diffusers.LTXVideoTransformer3DModel,
         in_channels=4,
@@ -409,6 +501,11 @@ def ltx_call(n: int) -> dict[str, Any]:
 
 
 def wan() -> Any:
+    """Reads scheduler.sigmas[i], for caches. Times from boundary_ratio config.num_train_timesteps up go to the first network.
+
+    `set_begin_index(0)`; states are float32 whatever the network is.
+    """
+
     def transformer() -> Any:
         return seeded(
             diffusers.WanTransformer3DModel,
@@ -445,6 +542,7 @@ def wan_call(n: int) -> dict[str, Any]:
 
 
 def music() -> Any:
+    """`.prev_sample` read. AudioLDM and AudioLDM2 have the same loop."""
     text = transformers.ClapTextConfig(
         vocab_size=8,
         hidden_size=WIDTH,
@@ -485,8 +583,12 @@ def music_call(n: int) -> dict[str, Any]:
 
 
 PIPELINES: dict[str, Tiny] = {
-    "ddpm": Tiny(ddpm, lambda n: {"batch_size": n}, "DDPMScheduler", "batch_size", output_type="pt", latents=False),
-    "ddim": Tiny(ddim, lambda n: {"batch_size": n}, "DDIMScheduler", "batch_size", output_type="np", latents=False),
+    "ddpm": Tiny(
+        ddpm, lambda n: {"batch_size": n}, "DDPMScheduler", "batch_size", (3, SIZE, SIZE), output_type="pt", latents=False
+    ),
+    "ddim": Tiny(
+        ddim, lambda n: {"batch_size": n}, "DDIMScheduler", "batch_size", (3, SIZE, SIZE), output_type="np", latents=False
+    ),
     "dit": Tiny(
         dit, lambda n: {"class_labels": list(range(n))}, "DDIMScheduler", "class_labels", output_type="pt", latents=False
     ),
@@ -508,24 +610,29 @@ PIPELINES: dict[str, Tiny] = {
         edited, lambda n: text(n, image=images(n)), "EulerAncestralDiscreteScheduler", "num_images_per_prompt", text=True
     ),
     "sdxl": Tiny(xl, text, "EulerDiscreteScheduler", "num_images_per_prompt", text=True),
-    "sdxl-base": Tiny(xl, lambda n: text(n, denoising_end=0.6), "EulerDiscreteScheduler", "num_images_per_prompt", text=True),
+    "sdxl-base": Tiny(xl, lambda n: text(n, denoising_end=0.4), "EulerDiscreteScheduler", "num_images_per_prompt", text=True),
     "sdxl-refiner": Tiny(
         refiner,
         lambda n: text(n, image=rows(n, 4, SIZE, SIZE), denoising_start=0.4),
         "EulerDiscreteScheduler",
         "num_images_per_prompt",
-        latents=False,
         text=True,
     ),
     "playground": Tiny(playground, text, "EDMEulerScheduler", "num_images_per_prompt", text=True),
-    "sdxl-modular": Tiny(
-        modular, lambda n: text(n, output="images"), "EulerDiscreteScheduler", "num_images_per_prompt", text=True
-    ),
+    "sdxl-modular": Tiny(modular, modular_call, "EulerDiscreteScheduler", "num_images_per_prompt", text=True),
     "pixart": Tiny(pixart, pixart_call, "DPMSolverMultistepScheduler", "num_images_per_prompt"),
     "sd3": Tiny(sd3, lambda n: {**embeds(n), **pooled(n)}, "FlowMatchEulerDiscreteScheduler", "num_images_per_prompt"),
-    "flux": Tiny(flux, flux_call, "FlowMatchEulerDiscreteScheduler", "num_images_per_prompt"),
-    "qwen-image": Tiny(qwen, qwen_call, "FlowMatchEulerDiscreteScheduler", "num_images_per_prompt"),
-    "ltx": Tiny(ltx, ltx_call, "FlowMatchEulerDiscreteScheduler", "num_videos_per_prompt"),
-    "wan-2.2": Tiny(wan, wan_call, "UniPCMultistepScheduler", "num_videos_per_prompt"),
+    "flux": Tiny(flux, flux_call, "FlowMatchEulerDiscreteScheduler", "num_images_per_prompt", (16, 16)),
+    "flux-img2img": Tiny(
+        functools.partial(flux, diffusers.FluxImg2ImgPipeline),
+        lambda n: {"image": images(n), "strength": 0.7, **flux_call(n)},
+        "FlowMatchEulerDiscreteScheduler",
+        "num_images_per_prompt",
+        (16, 16),
+    ),
+    "qwen-image": Tiny(qwen, qwen_call, "FlowMatchEulerDiscreteScheduler", "num_images_per_prompt", (16, 16)),
+    "z-image": Tiny(z_image, z_image_call, "FlowMatchEulerDiscreteScheduler", "num_images_per_prompt"),
+    "ltx": Tiny(ltx, ltx_call, "FlowMatchEulerDiscreteScheduler", "num_videos_per_prompt", (32, 4)),
+    "wan-2.2": Tiny(wan, wan_call, "UniPCMultistepScheduler", "num_videos_per_prompt", (4, 2, 4, 4)),
     "musicldm": Tiny(music, music_call, "DDIMScheduler", "num_waveforms_per_prompt"),
 }
