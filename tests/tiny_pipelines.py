@@ -110,13 +110,9 @@ def embeds(n: int) -> dict[str, Any]:
     return {"prompt_embeds": rows(n, WORDS, WIDTH, seed=1), "negative_prompt_embeds": rows(n, WORDS, WIDTH, seed=2)}
 
 
-def pooled(n: int) -> dict[str, Any]:
-    return {"pooled_prompt_embeds": rows(n, WIDTH, seed=3), "negative_pooled_prompt_embeds": rows(n, WIDTH, seed=4)}
-
-
 @functools.cache
 def tokenizer() -> Any:
-    """CLIP's tokenizer of single letters and one merge."""
+    """CLIP's tokenizer of single letters and one word, 'the'."""
     symbols = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase), "th", "the</w>"]
     vocabulary = {symbol: index for index, symbol in enumerate([*symbols, "<|startoftext|>", "<|endoftext|>"])}
     with tempfile.TemporaryDirectory() as folder:
@@ -139,6 +135,12 @@ def text_encoder(kind: type = transformers.CLIPTextModel) -> Any:
         pad_token_id=tokenizer().pad_token_id,
     )
     return seeded(kind, config=config)
+
+
+def t5_encoder(kind: type = transformers.T5EncoderModel) -> Any:
+    """A T5 that reads the tokens of CLIP's tokenizer."""
+    config = {"d_model": WIDTH, "d_kv": 4, "d_ff": WIDTH, "num_layers": 1, "num_heads": 2, "vocab_size": len(tokenizer())}
+    return seeded(kind, config=kind.config_class(**config))
 
 
 def autoencoder(channels: int = 4, **config: Any) -> Any:
@@ -215,7 +217,9 @@ def pndm() -> Any:
 def stable_diffusion(
     kind: type = diffusers.StableDiffusionPipeline, channels: int = 4, scheduler: Any = None, **more: Any
 ) -> Any:
-    """Its constructor rewrites the scheduler's configuration where it says `steps_offset` other than 1, or `clip_sample`.
+    """The constructors of sd, sd-img2img and sd-inpaint rewrite the scheduler's `config`, and nothing else of it.
+
+    They do where it has `steps_offset` other than 1, `clip_sample` true, or (sd-inpaint, for that) `skip_prk_steps` false.
 
     PNDM's first step is taken twice: one call more than steps. Image to image: `set_begin_index(start)`, where the scheduler has it,
     and `add_noise(latents, noise, t)` with t of shape (n,), a copy; `init_noise_sigma` is not read.
@@ -283,9 +287,7 @@ def xl_parts() -> dict[str, Any]:
 
 
 def xl(scheduler: Callable[[], Any] = euler) -> Any:
-    """`set_begin_index(0)`. To `denoising_end` it takes the first of the timesteps, those from
-    (1 - denoising_end) config.num_train_timesteps up, as if they were times in [0, 1000).
-    """
+    """`set_begin_index(0)`. To `denoising_end` it takes the timesteps from (1 - denoising_end) config.num_train_timesteps up."""
     return quiet(diffusers.StableDiffusionXLPipeline(**xl_parts(), scheduler=scheduler(), add_watermarker=False))
 
 
@@ -341,16 +343,11 @@ def pixart() -> Any:
         caption_channels=WIDTH,
     )
     scheduler = diffusers.DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear")
-    return quiet(diffusers.PixArtAlphaPipeline(None, None, autoencoder(), transformer, scheduler))
-
-
-def masks(n: int) -> dict[str, Tensor]:
-    return {f"{which}prompt_attention_mask": torch.ones(n, WORDS, dtype=torch.int64) for which in ("", "negative_")}
+    return quiet(diffusers.PixArtAlphaPipeline(tokenizer(), t5_encoder(), autoencoder(), transformer, scheduler))
 
 
 def pixart_call(n: int) -> dict[str, Any]:
-    # A string by default, which would be encoded in place of its embeddings.
-    return {"negative_prompt": None, "use_resolution_binning": False, **embeds(n), **masks(n)}
+    return text(n, max_sequence_length=WORDS, use_resolution_binning=False, clean_caption=False)
 
 
 def sd3() -> Any:
@@ -363,14 +360,15 @@ def sd3() -> Any:
         num_layers=2,
         attention_head_dim=8,
         num_attention_heads=2,
-        joint_attention_dim=WIDTH,
+        joint_attention_dim=2 * WIDTH,
         caption_projection_dim=16,
-        pooled_projection_dim=WIDTH,
+        pooled_projection_dim=2 * WIDTH,
         pos_embed_max_size=SIZE,
     )
-    texts = dict.fromkeys(
-        ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3"),
-    )
+    texts: dict[str, Any] = {"text_encoder_3": None, "tokenizer_3": None}
+    for number in ("", "_2"):
+        texts[f"text_encoder{number}"] = text_encoder(transformers.CLIPTextModelWithProjection)
+        texts[f"tokenizer{number}"] = tokenizer()
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
     vae = autoencoder(shift_factor=0.0609)
     return quiet(diffusers.StableDiffusion3Pipeline(transformer=transformer, vae=vae, scheduler=scheduler, **texts))
@@ -382,7 +380,7 @@ def shifting(**config: Any) -> Any:
 
 
 def flux(kind: type = diffusers.FluxPipeline) -> Any:
-    """`set_timesteps(sigmas=<array from 1 to 1 / n>, device=..., mu=...)`, and `sigmas=None` where config.use_flow_sigmas.
+    """`set_timesteps(sigmas=<array from 1 to 1 / n>, device=..., mu=...)`, and no sigmas where config.use_flow_sigmas (flux alone).
 
     mu follows config.base_shift, max_shift, base_image_seq_len and max_image_seq_len, by their defaults where they are missing. A state
     is a packed one, (tokens, 4 channels). `set_begin_index(0)`. Image to image: `set_begin_index(start)` before, and
@@ -401,12 +399,11 @@ def flux(kind: type = diffusers.FluxPipeline) -> Any:
         guidance_embeds=True,
     )
     scheduler, vae = shifting(shift=3.0), autoencoder(shift_factor=0.1159)
-    return quiet(kind(scheduler, vae, None, None, None, None, transformer))
+    return quiet(kind(scheduler, vae, text_encoder(), tokenizer(), t5_encoder(), tokenizer(), transformer))
 
 
-def flux_call(n: int) -> dict[str, Any]:
-    given = {"prompt_embeds": rows(n, WORDS, WIDTH, seed=1), "pooled_prompt_embeds": rows(n, WIDTH, seed=3)}
-    return {"height": PIXELS, "width": PIXELS, **given}
+def flux_call(n: int, **more: Any) -> dict[str, Any]:
+    return {"prompt": prompts(n), "height": PIXELS, "width": PIXELS, "max_sequence_length": WORDS, **more}
 
 
 def qwen() -> Any:
@@ -493,11 +490,11 @@ def ltx() -> Any:
         patch_size=4,
         patch_size_t=1,
     )
-    return quiet(diffusers.LTXPipeline(shifting(shift_terminal=0.1), vae, None, None, transformer))
+    return quiet(diffusers.LTXPipeline(shifting(shift_terminal=0.1), vae, t5_encoder(), tokenizer(), transformer))
 
 
 def ltx_call(n: int) -> dict[str, Any]:
-    return {"height": 32, "width": 32, "num_frames": 3, **embeds(n), **masks(n)}
+    return text(n, height=32, width=32, num_frames=3, max_sequence_length=WORDS)
 
 
 def wan() -> Any:
@@ -533,17 +530,18 @@ def wan() -> Any:
     scheduler = diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0)
     high, low = transformer(), transformer()
     with torch.no_grad():
-        low.proj_out.weight.neg_()
-    return quiet(diffusers.WanPipeline(None, None, vae, scheduler, high, low, boundary_ratio=0.875))
+        low.proj_out.weight.neg_()  # so that it shows which of the two was called
+    encoder = t5_encoder(transformers.UMT5EncoderModel)
+    return quiet(diffusers.WanPipeline(tokenizer(), encoder, vae, scheduler, high, low, boundary_ratio=0.875))
 
 
 def wan_call(n: int) -> dict[str, Any]:
-    return {"height": 32, "width": 32, "num_frames": 5, "guidance_scale_2": 3.0, **embeds(n)}
+    return text(n, height=32, width=32, num_frames=5, max_sequence_length=WORDS, guidance_scale_2=3.0)
 
 
 def music() -> Any:
     """`.prev_sample` read. AudioLDM and AudioLDM2 have the same loop."""
-    text = transformers.ClapTextConfig(
+    clap = transformers.ClapTextConfig(
         vocab_size=8,
         hidden_size=WIDTH,
         intermediate_size=WIDTH,
@@ -563,7 +561,7 @@ def music() -> Any:
     )
     pipeline = diffusers.MusicLDMPipeline(
         vae=autoencoder(in_channels=1, out_channels=1),
-        text_encoder=seeded(transformers.ClapTextModelWithProjection, config=text),
+        text_encoder=seeded(transformers.ClapTextModelWithProjection, config=clap),
         tokenizer=None,
         feature_extractor=None,
         unet=unet(
@@ -620,19 +618,20 @@ PIPELINES: dict[str, Tiny] = {
     ),
     "playground": Tiny(playground, text, "EDMEulerScheduler", "num_images_per_prompt", text=True),
     "sdxl-modular": Tiny(modular, modular_call, "EulerDiscreteScheduler", "num_images_per_prompt", text=True),
-    "pixart": Tiny(pixart, pixart_call, "DPMSolverMultistepScheduler", "num_images_per_prompt"),
-    "sd3": Tiny(sd3, lambda n: {**embeds(n), **pooled(n)}, "FlowMatchEulerDiscreteScheduler", "num_images_per_prompt"),
-    "flux": Tiny(flux, flux_call, "FlowMatchEulerDiscreteScheduler", "num_images_per_prompt", (16, 16)),
+    "pixart": Tiny(pixart, pixart_call, "DPMSolverMultistepScheduler", "num_images_per_prompt", text=True),
+    "sd3": Tiny(sd3, text, "FlowMatchEulerDiscreteScheduler", "num_images_per_prompt", text=True),
+    "flux": Tiny(flux, flux_call, "FlowMatchEulerDiscreteScheduler", "num_images_per_prompt", (16, 16), text=True),
     "flux-img2img": Tiny(
         functools.partial(flux, diffusers.FluxImg2ImgPipeline),
-        lambda n: {"image": images(n), "strength": 0.7, **flux_call(n)},
+        lambda n: flux_call(n, image=images(n), strength=0.6),
         "FlowMatchEulerDiscreteScheduler",
         "num_images_per_prompt",
         (16, 16),
+        text=True,
     ),
     "qwen-image": Tiny(qwen, qwen_call, "FlowMatchEulerDiscreteScheduler", "num_images_per_prompt", (16, 16)),
     "z-image": Tiny(z_image, z_image_call, "FlowMatchEulerDiscreteScheduler", "num_images_per_prompt"),
-    "ltx": Tiny(ltx, ltx_call, "FlowMatchEulerDiscreteScheduler", "num_videos_per_prompt", (32, 4)),
-    "wan-2.2": Tiny(wan, wan_call, "UniPCMultistepScheduler", "num_videos_per_prompt", (4, 2, 4, 4)),
+    "ltx": Tiny(ltx, ltx_call, "FlowMatchEulerDiscreteScheduler", "num_videos_per_prompt", (32, 4), text=True),
+    "wan-2.2": Tiny(wan, wan_call, "UniPCMultistepScheduler", "num_videos_per_prompt", (4, 2, 4, 4), text=True),
     "musicldm": Tiny(music, music_call, "DDIMScheduler", "num_waveforms_per_prompt"),
 }
