@@ -27,6 +27,7 @@ LAYERS = (
     ("distillation",),
     ("loading", "images", "report"),
     ("integrations",),
+    ("front",),
     ("cli", "__main__", "__init__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

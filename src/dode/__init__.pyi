@@ -5,6 +5,7 @@ from . import fine as fine
 from . import grids as grids
 from . import guidance as guidance
 from . import images as images
+from . import integrations as integrations
 from . import metrics as metrics
 from . import models as models
 from . import noise as noise
@@ -16,7 +17,8 @@ from . import statistics as statistics
 from . import tableau as tableau
 from .denoisers import Denoiser as Denoiser
 from .distillation import Distilled as Distilled
-from .distillation import distill as distill
+from .distillation import DistilledSet as DistilledSet
+from .front import distill as distill
 from .loading import load as load
 from .sampling import Step as Step
 from .sampling import Trajectory as Trajectory

@@ -42,8 +42,13 @@ class Made:
     ledger: Ledger
 
 
-def carry_out(plan: Plan, ledger: Ledger) -> Made:
+def carry_out(plan: Plan, ledger: Ledger, taught: Made | None = None) -> Made:
     """Choose the teacher, run it, fit and choose; go on with a finer teacher where the result has come near this one.
+
+    Args:
+        plan: what to do.
+        ledger: counts what it costs.
+        taught: what another budget's plan came to, whose teacher and states are taken where they serve any grid.
 
     Raises:
         ValueError: a teacher that is coarser than the student or the student itself.
@@ -55,8 +60,11 @@ def carry_out(plan: Plan, ledger: Ledger) -> Made:
         fit, judging = given(*noises.of(FIT), plan.targets, plan.base.rows, choose=plan.shrink or plan.refine > 0)
         method = _method(plan, ledger, fit, judging, None, noises, sharpen=False)
         return Made(_improved(plan, method), None, fit, judging, noises, ledger)
-    teaching = choose_teacher(plan, plan.teacher, noises, ledger)
-    data = _taught(plan, teaching, noises, ledger)
+    if taught is not None and taught.teaching is not None and taught.teaching.tutor.dense:
+        teaching, data = taught.teaching, (taught.fit, taught.validation)
+    else:
+        teaching = choose_teacher(plan, plan.teacher, noises, ledger)
+        data = _taught(plan, teaching, noises, ledger)
     made = _made(plan, teaching, data, noises, ledger, None, sharpen=True)
     while too_coarse(plan, teaching, error := _error(made.outcome), ledger):
         better = finer(plan, teaching, error, noises, ledger)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
@@ -41,17 +41,23 @@ _CHECKS, _ROUNDED = 8, 4
 _MORE = 4
 
 
-def measured(plan: Plan, made: Made, began: float) -> Distilled:
-    """The result with its errors; `began` is when it was begun, by `time.perf_counter`."""
+def measured(plan: Plan, made: Made, began: float, judge: Judge | None = None) -> tuple[Distilled, Judge | None]:
+    """The result with its errors, and what they were measured against.
+
+    Args:
+        plan, made: what was asked for and what came of it.
+        began: when it was begun, by `time.perf_counter`.
+        judge: what another budget's result was measured against, on the same noise.
+    """
     ledger = made.ledger
     with ledger.count("measurement"):
         repeated = noise_of_output(plan.denoiser, made.outcome.base, made.fit)
         fitting = _errors(plan, made.outcome, made.fit, fitted=True)
-        judge, unseen, failure = _held_out(plan, made)
+        judge, unseen, failure = _held_out(plan, made, judge)
     outcome, fitting, unseen = sound(made.outcome, fitting, unseen, failure)
     rounded = rounding_note(outcome.tableau, plan.denoiser.output, made.fit.noise.dtype)
     start = outcome.start
-    return with_statistics(
+    result = with_statistics(
         Distilled(
             tableau=outcome.tableau,
             base=outcome.base,
@@ -84,15 +90,15 @@ def measured(plan: Plan, made: Made, began: float) -> Distilled:
             saved=max(ledger.saved, 0),
         )
     )
+    return result, judge
 
 
-def _held_out(plan: Plan, made: Made) -> tuple[_Judge | None, Errors | None, str | None]:
+def _held_out(plan: Plan, made: Made, judge: Judge | None) -> tuple[Judge | None, Errors | None, str | None]:
     """The reference, the errors on held-out noise, and why there are none where the reference diverges."""
-    judge = None
     if made.teaching is None:
         return None, None, None
     try:
-        judge = _reference(plan, made)
+        judge = judge or _reference(plan, made)
         return judge, _unseen(plan, made, judge) if plan.held_out else None, None
     except FloatingPointError as error:
         return judge, None, f"nothing could be measured against the reference, which diverges ({error})"
@@ -105,14 +111,21 @@ def expected(plan: Plan) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class _Judge:
-    """The reference's run, and what is known of it."""
+class Judge:
+    """The reference's run, what is known of it, and its states on held-out noise, by the first sample."""
 
     tutor: Tutor
     reference: Reference
+    batches: dict[int, Batch] = field(default_factory=dict)
+
+    def batch(self, plan: Plan, made: Made, first: int, last: int) -> Batch:
+        """Held-out samples with the reference's states."""
+        if first not in self.batches:
+            self.batches[first] = self.tutor.batch(plan.denoiser, *made.noises.of(UNSEEN, first, last))
+        return self.batches[first]
 
 
-def _reference(plan: Plan, made: Made) -> _Judge:
+def _reference(plan: Plan, made: Made) -> Judge:
     """The run that is measured against, and how far the teacher is from it on a few of the fitting noises."""
     assert made.teaching is not None
     few = made.fit.part(slice(0, _CHECKS))
@@ -140,7 +153,7 @@ def _reference(plan: Plan, made: Made) -> _Judge:
     end = end_point(plan.denoiser, tableau, noise, few.cond)
     teachers = float(mean_square_distance(end, few.end).mean())
     reference = Reference(str(found.run), tableau.nfe, found.error, teachers, rounding, teacher.nfe, len(few))
-    return _Judge(Tutor(Teacher(tableau, ()), str(found.run), dense=True, cache=plan.cache), reference)
+    return Judge(Tutor(Teacher(tableau, ()), str(found.run), dense=True, cache=plan.cache), reference)
 
 
 def _median(made: Made) -> float:
@@ -149,12 +162,11 @@ def _median(made: Made) -> float:
     return float(np.median(outcome.fit.errors[-1])) if outcome.picked is None else outcome.picked.median
 
 
-def _unseen(plan: Plan, made: Made, judge: _Judge) -> Errors:
+def _unseen(plan: Plan, made: Made, judge: Judge) -> Errors:
     """On held-out noise; on more of it where it is not clear whether the result is better."""
     have, found = 0, None
     while True:
-        batch = judge.tutor.batch(plan.denoiser, *made.noises.of(UNSEEN, have, have + plan.held_out))
-        errors = _errors(plan, made.outcome, batch)
+        errors = _errors(plan, made.outcome, judge.batch(plan, made, have, have + plan.held_out))
         found = errors if found is None else found.followed_by(errors)
         have += plan.held_out
         if made.outcome.tableau is made.outcome.base or found.clear or have >= _MORE * plan.held_out:

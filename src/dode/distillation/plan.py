@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,7 @@ def make_plan(
     targets: Tensor | Sequence[Tensor] | None = None,
     budget: int | None = None,
     cache: str | Path | None = None,
+    share_first: bool = True,
     progress: bool = False,
     **cond: Any,
 ) -> Plan:
@@ -153,6 +154,8 @@ def make_plan(
             "guidance_scale is a list, one number an evaluation, which says nothing of a teacher's run: give a number or a function of t"
         )
     spending = effort_of(effort)
+    if not share_first:
+        spending = replace(spending, firsts=("network",))
     paper = directions == "paper"
     published = paper and not shrink and refine == 0
     automatic = solver == "auto"

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 
 from dode.grids import Point
 from dode.models.scheduler_configs import SchedulerConfig
-from dode.schedules import NoiseSchedule
+from dode.schedules import Flow, NoiseSchedule
 from dode.tableau import output_to_sample
+
+# diffusers' stand-in for the infinite sigma / alpha at a zero SNR.
+LARGEST_SIGMA = 2.0**12
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class Slot:
     def point(self, t: float) -> Point:
         """A time of the schedule with its alpha and sigma."""
         return Point(t, float(self.schedule.alpha(t)), float(self.schedule.sigma(t)))
+
+    def noise_level(self, point: Point) -> float:
+        """What diffusers calls sigma: a flow's own, sigma / alpha of others."""
+        return point.sigma if isinstance(self.schedule, Flow) else min(point.rho, LARGEST_SIGMA)
 
     def input_scale(self, point: Point) -> float:
         """c_in: what a state is multiplied by for the network."""

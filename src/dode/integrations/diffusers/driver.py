@@ -94,6 +94,7 @@ class PipelineNetwork:
         mu: the shift that it computes for its scheduler; None if it computes none.
         count: prompts, or calls.
         guidance_scale: of the calls, as far as they say; None if they do not.
+        failure: where it first gave numbers that are not finite for states that are, in words; "" if it did not.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class PipelineNetwork:
         self._pipe = pipe
         self._takes, self._any = _arguments(pipe)
         self._prompts, self._calls = _of_caller(prompts, calls, call)
-        self._call = {key: value for key, value in call.items() if key not in _RANGE}
+        self._call = dict(call)
         self.count = len(self._calls if self._prompts is None else self._prompts)
         config = translated(pipe.scheduler)
         self._thresholding = (
@@ -115,6 +116,7 @@ class PipelineNetwork:
         )
         self._config = SchedulerConfig(of_network(config))
         self.slot: Slot = slot_of(self._config, mu=1.0 if config.get("use_dynamic_shifting") else None)
+        self.failure = ""
         self._sessions: OrderedDict[tuple[int, ...], Session] = OrderedDict()
         self._copies = 1
         probe = self._session((0,))
@@ -138,7 +140,9 @@ class PipelineNetwork:
             said = hashlib.sha256(text.encode()).hexdigest()[:16]
         return {
             "pipeline": self.name,
-            "model": str(getattr(getattr(self._pipe, "config", None), "_name_or_path", "") or getattr(self._pipe, "name_or_path", "")),
+            "model": str(
+                getattr(getattr(self._pipe, "config", None), "_name_or_path", "") or getattr(self._pipe, "name_or_path", "")
+            ),
             "network": type(net).__name__,
             "network_hash": said,
             "scheduler": self._config.name,
@@ -150,6 +154,14 @@ class PipelineNetwork:
             "guidance_scale": self.guidance_scale,
             "prompts": self.count,
         }
+
+    @property
+    def boundary(self) -> float | None:
+        """The network's time where a pipeline goes from one network to another (Wan 2.2); None for one network."""
+        ratio = getattr(getattr(self._pipe, "config", None), "boundary_ratio", None)
+        if ratio is None or getattr(self._pipe, "transformer_2", None) is None:
+            return None
+        return float(ratio) * float(self._pipe.scheduler.config.num_train_timesteps)
 
     @property
     def guidance_scale(self) -> float | None:
@@ -164,9 +176,10 @@ class PipelineNetwork:
     def __call__(self, x: Tensor, t: Tensor, prompt: Tensor | None = None) -> Tensor:
         """The output for states x, (batch, *shape), at times t, (batch,), which are all the same."""
         rows = [0] * len(x) if prompt is None else [int(i) for i in prompt]
-        with torch.inference_mode(False):  # the pipeline's thread is in no inference mode
-            x = x.clone()
-        time = float(t[0])
+        with torch.inference_mode(False), torch.no_grad():  # a pipeline works in no inference mode
+            return self._outputs(rows, x.clone(), float(t[0]))
+
+    def _outputs(self, rows: list[int], x: Tensor, time: float) -> Tensor:
         if self._prompts is not None:
             return self._ask(tuple(rows), x, time)
         output: Tensor | None = None
@@ -201,11 +214,14 @@ class PipelineNetwork:
             raise
         if not session.left:
             self._sessions.pop(rows).close()
-        return self._output(answer, given, t)
+        return self._output(answer, given, t, rows)
 
-    def _output(self, answer: Answer, given: Tensor, t: float) -> Tensor:
+    def _output(self, answer: Answer, given: Tensor, t: float, rows: tuple[int, ...]) -> Tensor:
         """N for the states that were asked for, in the dtype of the pipeline's output."""
         output, sample = answer.output[: len(given)], answer.sample[: len(given)]
+        if not self.failure and not bool(torch.isfinite(output).all()) and bool(torch.isfinite(given).all()):
+            row = int((~torch.isfinite(output).flatten(1).all(1)).nonzero()[0])
+            self.failure = f"the pipeline first gave such numbers at t = {t:g}, in {self._named(rows[row : row + 1])}"
         if self._config.learned_variance and output.shape[1] == 2 * given.shape[1]:
             output = output.chunk(2, dim=1)[0]
         point = self.slot.point(t)
@@ -248,7 +264,8 @@ class PipelineNetwork:
         if len(rows) > 1 and count != len(rows) * self._copies:
             session.close()
             raise ValueError(
-                f"the pipeline made {count // self._copies} samples for a call of {len(rows)}: give batch_size=1, or calls=[...] of one sample"
+                f"the pipeline made {count // self._copies} samples for a call of {len(rows)}: "
+                "give batch_size=1, or calls=[...] of one sample"
             )
 
     def _call_of(self, rows: tuple[int, ...]) -> dict[str, Any]:
@@ -266,7 +283,7 @@ class PipelineNetwork:
         call |= {key: value for key, value in ours.items() if key in self._takes}
         if "generator" in self._takes and call.get("generator") is None:
             call["generator"] = torch.Generator("cpu").manual_seed(0)  # what it draws is the same in every call
-        return call
+        return {key: value for key, value in call.items() if key not in _RANGE}
 
     def _copied(self, call: Mapping[str, Any], count: int) -> dict[str, Any]:
         """What makes a call of one sample one of several."""
@@ -284,7 +301,8 @@ class PipelineNetwork:
     def _named(self, rows: tuple[int, ...]) -> str:
         if self._prompts is not None:
             return f"{self.name}'s call with the prompts {[self._prompts[row] for row in dict.fromkeys(rows)]}"
-        return f"{self.name}'s call {rows[0] + 1} of {self.count}, with {', '.join({**self._call, **self._calls[rows[0]]}) or 'no arguments'}"
+        given = ", ".join({**self._call, **self._calls[rows[0]]}) or "no arguments"
+        return f"{self.name}'s call {rows[0] + 1} of {self.count}, with {given}"
 
 
 def _run(pipe: Any, scheduler: Any, call: Mapping[str, Any]) -> Any:
@@ -342,5 +360,3 @@ def _is_prompt(key: str, value: Any) -> bool:
 def _network_of(pipe: Any) -> Any:
     found = (getattr(pipe, part, None) for part in ("unet", "transformer", "prior"))
     return next((part for part in found if part is not None), None)
-
-

@@ -135,7 +135,7 @@ class _Driving(SchedulerMixin, ConfigMixin):
         self.index = -1  # of the entry of `timesteps` that the loop is at
         self.mu: float | None = None
         self.timesteps = torch.full((LENGTH,), t, dtype=torch.float32)
-        self.sigmas = torch.linspace(1, 0, LENGTH + 1)
+        self.sigmas = torch.full((LENGTH + 1,), slot.noise_level(slot.point(slot.time_of(t))))
         self.num_inference_steps = LENGTH
         for name in ("betas", "alphas_cumprod"):
             if hasattr(scheduler, name):
@@ -145,7 +145,9 @@ class _Driving(SchedulerMixin, ConfigMixin):
         return int(self.config.get("num_train_timesteps", LENGTH))
 
     def __deepcopy__(self, memo: Any) -> Any:
-        raise ValueError("the pipeline copies its scheduler for a second stream, whose states are not seen: it cannot be driven")
+        raise ValueError(
+            "the pipeline copies its scheduler for a second stream, whose states are not seen: it cannot be driven"
+        )
 
     @property
     def step_index(self) -> int | None:
@@ -182,12 +184,15 @@ class _Driving(SchedulerMixin, ConfigMixin):
     def scale_noise(self, sample: Tensor, timestep: Any, noise: Tensor) -> Tensor:
         return self.add_noise(sample, noise)
 
-    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, return_dict: bool = True, **kwargs: Any) -> Any:
+    def step(
+        self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, return_dict: bool = True, **kwargs: Any
+    ) -> Any:
         self._enter(timestep)
         x, t = self._exchange(Answer(model_output, sample))
         self._next = t
         if self.index + 1 < LENGTH:
             self.timesteps[self.index + 1] = t
+            self.sigmas[self.index + 1] = self._slot.noise_level(self._slot.point(self._slot.time_of(t)))
         return SchedulerOutput(prev_sample=x) if return_dict else (x,)
 
     def _enter(self, timestep: Any) -> None:
@@ -195,11 +200,15 @@ class _Driving(SchedulerMixin, ConfigMixin):
         self.index += 1
         if self.index == 0 and isinstance(timestep, Tensor):
             if timestep.untyped_storage().data_ptr() != self.timesteps.untyped_storage().data_ptr():
-                raise ValueError("the pipeline copies its scheduler's times before its loop, so that it cannot be asked at others")
+                raise ValueError(
+                    "the pipeline copies its scheduler's times before its loop, so that it cannot be asked at others"
+                )
             self.index = int(timestep.storage_offset())
         short = isinstance(timestep, Tensor) and timestep.is_floating_point() and timestep.element_size() < 4
         if abs(float(timestep) - self._next) > (_ROUNDED_SHORT if short else _ROUNDED) * max(abs(self._next), 1.0):
-            raise ValueError(f"the pipeline was asked at t = {self._next:g} and ran at {float(timestep):g}: it cannot be driven")
+            raise ValueError(
+                f"the pipeline was asked at t = {self._next:g} and ran at {float(timestep):g}: it cannot be driven"
+            )
 
 
 class _Ambient(NamedTuple):
@@ -210,7 +219,7 @@ class _Ambient(NamedTuple):
 
     @classmethod
     def of_this_thread(cls) -> _Ambient:
-        stream = torch.cuda.current_stream() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+        stream = torch.cuda.current_stream() if torch.cuda.is_available() else None
         for device in ("cuda", "cpu"):
             if torch.is_autocast_enabled(device):
                 return cls(stream, (device, torch.get_autocast_dtype(device)))

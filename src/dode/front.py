@@ -1,0 +1,131 @@
+"""`dode.distill`: for a network or for a pipeline, one number of evaluations or several."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
+
+from dode.denoisers import Denoiser
+from dode.distillation import Distilled, DistilledSet, in_order, make_plan, run, run_together
+from dode.solvers import Solver
+
+_PLANNED = [name for name, each in inspect.signature(make_plan).parameters.items() if each.kind is each.KEYWORD_ONLY]
+
+
+@overload
+def distill(model: Any, solver: str | Solver, nfe: int | None = None, **options: Any) -> Distilled: ...
+
+
+@overload
+def distill(model: Any, solver: str | Solver, nfe: Sequence[int], **options: Any) -> DistilledSet: ...
+
+
+def distill(
+    model: Any,
+    solver: str | Solver,
+    nfe: int | Sequence[int] | None = None,
+    *,
+    prompts: Sequence[str] | None = None,
+    calls: Sequence[Mapping[str, Any]] | None = None,
+    batch_size: int | None = None,
+    **options: Any,
+) -> Distilled | DistilledSet:
+    """Distil a solver: make a few-step run of it follow a many-step run.
+
+        result = dode.distill(dode.load("fashion"), "deis", nfe=8)
+        result = dode.distill(pipe, "deis", nfe=(4, 6, 8), prompts=[...], guidance_scale=5.0)
+
+    A pipeline of diffusers is driven whole and as it is, with its own prompts, guidance and controls; see
+    `dode.integrations.diffusers.driver.drive`. First outputs are not shared there: a pipeline has no place for them.
+
+    The paper's method, one lambda a step, is `directions="paper", shrink=False, refine=0` (`PAPER`).
+
+    Args:
+        model: a `Denoiser` or a pipeline; it is only run.
+        solver: a name, `dode.solver(name, **options)`, or "auto": all solvers and grids are tried and the best is taken.
+        nfe: number of network evaluations of the student; may be left out where `times` are given. Several numbers are taught by one run
+            of a teacher that is fine enough for the largest.
+        effort: "fast" (the paper's cost: the best grid and first output, closed form with several directions, chosen on validation
+            noise), "balanced" (and the end-to-end fit of all coefficients), "thorough" (and of the times, from several starts).
+        directions: of the closed form: "multistep", "paper", or rows of coefficients; see `dode.distillation.directions`.
+        shrink: choose on validation noise among the base, the fit and weaker forms of it, so that the result is never worse than
+            the base; False gives out the fit.
+        refine: accepted steps of the end-to-end fit at the most; 0 for none; by effort if None.
+        samples: fitting samples, >= 1; by effort if None (100 for "balanced").
+        validation: samples that choose; by effort if None. Neither fitted nor measured on. Up to four times as many are drawn where the
+            gain is within its doubt and the budget allows it.
+        held_out: samples of fresh noise on which base and distilled are compared, against a reference that is finer than the teacher and
+            of another solver; up to four times as many where chance leaves open which is better; 0 for none. None are used with `targets`.
+        seed: of the noise: same seed, same result.
+        grid: where the student stops. By default that is chosen, with the first output; the base then is on the solver's or the schedule's
+            own grid.
+        times: explicit times in place of a grid, decreasing, the last one that of the result; K of them with nfe=K are those of the K
+            calls, and the clean sample follows.
+        teacher: the teacher's solver, a name or a `Solver`. By default solver, grid and evaluations of the teacher are found by
+            measurement: two different solvers are made finer until they agree to a tenth of what the student's error will be, and
+            again where the result has come nearer than that. What is named here is kept. For the paper's directions the teacher is
+            the student's own solver, ten parts a step.
+        teacher_grid: the teacher's grid.
+        teacher_nfe: how many evaluations the teacher takes.
+        teacher_scale: a teacher on the student's own grid, as in the paper: into how many parts it cuts a step.
+        noise: (samples, *shape), standard normal, in place of the seed's fitting noise; or a function from a number of samples to so many
+            of them, new ones with every call, which then serves all sets.
+        targets: for each row the states to reach, (K, samples, *shape), in place of a teacher; needs `noise`. The last fifth of the
+            samples then is the validation set, if one is needed.
+        budget: network evaluations of one sample for all but the measurement; by effort if None.
+        cache: a folder that keeps the teacher's states and the end-to-end fit: an interrupted run goes on from there, and comes to the
+            same to the last bit. What is damaged in it is made again, with a warning.
+        share_first: try first outputs that cost no call, shared by all samples; False where what runs the result has no place for them.
+        progress: show a progress bar.
+        prompts: for a pipeline: texts; sample i takes the i-th modulo their number.
+        calls: for a pipeline, in place of prompts: the arguments of a call for each kind of sample.
+        batch_size: for a pipeline: samples in one call at the most; 4 if None.
+        cond: the condition of a network. Tensors have a row a sample; sample i takes row i modulo their number, other sets go on counting.
+            For a pipeline: further arguments of its calls, such as guidance_scale, height or image.
+
+    Returns:
+        A `Distilled`; a `DistilledSet` for several numbers of evaluations.
+
+    Raises:
+        TypeError: neither a network nor a pipeline, or an argument of the one for the other.
+        ValueError: a budget, grid, option or shape that cannot be; fewer samples than directions; a teacher that is coarser than
+            the student.
+        FloatingPointError: the network gave NaN or infinite values; the message names the step.
+        OSError: files cannot be made in the folder of the cache.
+    """
+    if isinstance(model, Denoiser):
+        for name, value in (("prompts", prompts), ("calls", calls), ("batch_size", batch_size)):
+            if value is not None:
+                raise TypeError(
+                    f"{name} belongs to a pipeline, got a Denoiser: give its condition as keywords, and batch_size to the Denoiser"
+                )
+        return _distilled(model, solver, nfe, options)
+    if not (callable(model) and hasattr(model, "scheduler")):
+        raise TypeError(f"distill takes a Denoiser (see dode.load) or a pipeline of diffusers, got {type(model).__name__}")
+    from dode.integrations.diffusers.pipeline import distilling
+
+    planned = {name: options.pop(name) for name in _PLANNED if name in options}
+    with distilling(model, prompts=prompts, calls=calls, batch_size=batch_size, **options) as (denoiser, cond, finish):
+        made = _distilled(denoiser, solver, nfe, {**planned, **cond, "share_first": False})
+        return finish(made)
+
+
+def _distilled(
+    denoiser: Denoiser, solver: str | Solver, nfe: int | Sequence[int] | None, options: Mapping[str, Any]
+) -> Distilled | DistilledSet:
+    if nfe is None or not isinstance(nfe, Sequence):
+        return run(make_plan(denoiser, solver, nfe, **options))
+    return run_together([make_plan(denoiser, solver, each, **options) for each in in_order(nfe)])
+
+
+def _signature() -> inspect.Signature:
+    """That of a plan, and what a pipeline takes, for those who look."""
+    own = inspect.signature(distill, eval_str=False)
+    _, *others = inspect.signature(make_plan).parameters.values()
+    *planned, cond = others
+    pipelines = [own.parameters[name] for name in ("prompts", "calls", "batch_size")]
+    return own.replace(parameters=[own.parameters["model"], *planned, *pipelines, cond])
+
+
+distill.__signature__ = _signature()  # type: ignore[attr-defined]
