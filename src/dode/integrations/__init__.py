@@ -1,0 +1,1 @@
+"""Other libraries' ways to sample, with dode's tableaux."""
