@@ -13,8 +13,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, ImagePipelineOutput, UNet2DModel
 from diffusers.image_processor import VaeImageProcessor
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
@@ -49,11 +52,12 @@ def fashion_pipeline(name: str = "fashion") -> ClassConditionalPipeline:
     return ClassConditionalPipeline(unet.eval(), scheduler, extra.get("null_class"), extra["space_to_depth"])
 
 
-class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
+class ClassConditionalPipeline(DiffusionPipeline):
     """Pictures of a class from a `UNet2DModel` that works on pixels.
 
-    `save_pretrained` writes a folder as diffusers does; `ClassConditionalPipeline.from_pretrained(folder)` reads it.
-    (`DiffusionPipeline.from_pretrained` looks for classes in diffusers alone.)
+    `save_pretrained` writes a folder as diffusers does; `ClassConditionalPipeline.from_pretrained(folder)` reads it
+    (`DiffusionPipeline.from_pretrained` looks for classes in diffusers alone). With `low_cpu_mem_usage=False` its pictures are the same to
+    the last bit: numbers that are left in the file lie elsewhere in memory, and convolutions take another way.
 
     Args:
         unet: called as unet(x, t, class_labels=labels); without `num_class_embeds` it has no classes.
@@ -62,13 +66,16 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
         space_to_depth: the network works on (channels x factor^2, height / factor, width / factor) in place of (channels, height, width).
     """
 
-    model_cpu_offload_seq = "unet"
+    model_cpu_offload_seq: Any = "unet"
     _callback_tensor_inputs = ("latents",)
+    config: Any
+    unet: Any
+    scheduler: Any
 
     def __init__(self, unet: Any, scheduler: Any, null_class: int | None = None, space_to_depth: int = 1) -> None:
         super().__init__()
-        self.register_modules(unet=unet, scheduler=scheduler)
-        self.register_to_config(null_class=null_class, space_to_depth=space_to_depth)
+        self.register_modules(unet=unet, scheduler=scheduler)  # type: ignore[no-untyped-call]
+        self.register_to_config(null_class=null_class, space_to_depth=space_to_depth)  # type: ignore[no-untyped-call]
         self.image_processor = VaeImageProcessor(vae_scale_factor=1, do_resize=False)
 
     @property
@@ -147,15 +154,16 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
             for step, t in enumerate(times):
                 output = self._network(scaled(torch.cat([x, x]) if guided else x, t), t, labels)
                 if guided:
-                    output = torch.lerp(*output.chunk(2), guidance_scale)
+                    null, given = output.chunk(2)
+                    output = torch.lerp(null, given, guidance_scale)
                 x = self.scheduler.step(output, t, x, **options, return_dict=False)[0]
                 if callback_on_step_end is not None:
-                    given = {name: x for name in callback_on_step_end_tensor_inputs}
-                    x = (callback_on_step_end(self, step, t, given) or {}).get("latents", x)
+                    tensors = dict.fromkeys(callback_on_step_end_tensor_inputs, x)
+                    x = (callback_on_step_end(self, step, t, tensors) or {}).get("latents", x)
                 progress.update()
 
-        images = x if output_type == "latent" else self.image_processor.postprocess(x, output_type=output_type)
-        self.maybe_free_model_hooks()
+        images: Any = x if output_type == "latent" else self.image_processor.postprocess(x, output_type=output_type)
+        self.maybe_free_model_hooks()  # type: ignore[no-untyped-call]
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _labels(self, given: int | Sequence[int] | Tensor | None, repeats: int) -> Tensor | None:
