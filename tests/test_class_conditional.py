@@ -78,13 +78,15 @@ def test_flow_matching_samples_as_dode_does() -> None:
 def test_saved_and_read_it_makes_the_same_pictures(name: str, tmp_path: Path) -> None:
     pipe = class_conditional.fashion_pipeline(name)
     pipe.save_pretrained(tmp_path)
-    # Numbers that stay in the file lie elsewhere in memory than oneDNN likes, which moves the last bit.
-    other = ClassConditionalPipeline.from_pretrained(tmp_path, low_cpu_mem_usage=False)
+    other, in_file = (ClassConditionalPipeline.from_pretrained(tmp_path) for _ in range(2))
+    # Numbers that stay in the file do not lie in memory as oneDNN likes them to, which moves the last bit.
+    for parameter in other.unet.parameters():
+        parameter.data = parameter.data.clone()
     assert type(other.scheduler) is type(pipe.scheduler)
     assert (other.config.null_class, other.config.space_to_depth) == (pipe.config.null_class, 2)
     ask = {"class_labels": 3, "guidance_scale": 2.0} if name == "fashion" else {}
     images = []
-    for each in (pipe, other, ClassConditionalPipeline.from_pretrained(tmp_path)):
+    for each in (pipe, other, in_file):
         each.set_progress_bar_config(disable=True)
         images.append(each(**ask, num_inference_steps=2, generator=torch.Generator().manual_seed(0), output_type="np").images)
     assert np.array_equal(*images[:2])

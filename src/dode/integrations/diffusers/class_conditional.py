@@ -55,9 +55,9 @@ def fashion_pipeline(name: str = "fashion") -> ClassConditionalPipeline:
 class ClassConditionalPipeline(DiffusionPipeline):
     """Pictures of a class from a `UNet2DModel` that works on pixels.
 
-    `save_pretrained` writes a folder as diffusers does; `ClassConditionalPipeline.from_pretrained(folder)` reads it
-    (`DiffusionPipeline.from_pretrained` looks for classes in diffusers alone). With `low_cpu_mem_usage=False` its pictures are the same to
-    the last bit: numbers that are left in the file lie elsewhere in memory, and convolutions take another way.
+    `save_pretrained` writes a folder as diffusers does; `ClassConditionalPipeline.from_pretrained(folder)` reads it.
+    `DiffusionPipeline.from_pretrained` looks for classes in diffusers alone, unless it gets this file as `custom_pipeline`. Pictures are
+    the same to the last bit but for what convolutions make of numbers that lie elsewhere in memory, mapped from the file.
 
     Args:
         unet: called as unet(x, t, class_labels=labels); without `num_class_embeds` it has no classes.
