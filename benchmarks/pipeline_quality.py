@@ -52,7 +52,7 @@ PART = 16
 # Options that go on from the first look: of a scheduler, of a way to use outputs again.
 FINALISTS, REUSING_FINALISTS = 2, 1
 CLASSES = 10
-EFFORTS = ("fast", "balanced", "thorough")
+EFFORTS = ("fast", "balanced")
 NAME = "pipeline_quality"
 console = Console(width=140)
 
@@ -74,7 +74,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--guidance", type=float, nargs="+", default=GUIDANCE)
     parser.add_argument("--nfe", type=int, nargs="+", default=BUDGETS)
     parser.add_argument("--reference", type=int, default=REFERENCE_NFE, help="calls of the reference")
-    parser.add_argument("--effort", nargs="+", choices=EFFORTS, default=["balanced"], help="of distillation")
     parser.add_argument("--without-dode", action="store_true", help="diffusers' schedulers and used outputs alone")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="few samples, one budget, one guidance scale")
@@ -91,14 +90,17 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def distilled(pipe: ClassConditionalPipeline, guidance: float, nfes: Sequence[int], effort: str) -> dict[str, Any]:
+def distilled(pipe: ClassConditionalPipeline, guidance: float, nfes: Sequence[int]) -> dict[str, Any]:
     """dode's schedulers for the pipeline by the name of their row: one that serves all budgets for each way to distil.
 
-    FILL IN: what is worth a row, solver and effort.
+    FILL IN: which solver and which efforts are worth a row.
     """
     calls = [{"class_labels": label} for label in range(CLASSES)]
-    result = dode.distill(pipe, "deis", nfe=tuple(nfes), calls=calls, guidance_scale=guidance, effort=effort)
-    return {f"dode, {effort}": result.scheduler()}
+    found = {}
+    for effort in EFFORTS:
+        result = dode.distill(pipe, "deis", nfe=tuple(nfes), calls=calls, guidance_scale=guidance, effort=effort)
+        found[f"dode, {effort}"] = result.scheduler()
+    return found
 
 
 class Way(NamedTuple):
@@ -211,7 +213,7 @@ class Bench:
         if not good:
             raise ValueError(f"no option of {ways[0].family} gives finite samples with {nfe} calls")
         final = {way: self.measured(way, nfe, self.parts) for way in good}
-        best = min(final, key=lambda way: final[way].error.mean())
+        best = min(final, key=lambda way: np.nan_to_num(final[way].error.mean(), nan=np.inf))
         error, doubt = mean_and_error(final[best].error.tolist())
         console.print(f"g {self.guidance:g}, {nfe} calls: {error:.2e} ± {doubt:.0e}  {best}", highlight=False)
         return best, final[best]
@@ -225,17 +227,24 @@ class Bench:
         if keep and path.exists():
             with np.load(path) as found:
                 return Measured(**found)
-        measured = self._measure(self._sample(way, nfe, part), part)
-        if keep:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(path, **dataclasses.asdict(measured))
+        if not keep:
+            return self._measure(self._sample(way, nfe, part), part)
+        try:
+            x = self._sample(way, nfe, part)
+        except (ValueError, IndexError, RuntimeError) as error:  # what schedulers raise where they have no such times
+            console.print(f"{way}, {nfe} calls: {type(error).__name__}: {error}", highlight=False)
+            x = torch.full_like(self.noise[part], torch.nan)
+        measured = self._measure(x, part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **dataclasses.asdict(measured))
         return measured
 
     def _sample(self, way: Way, nfe: int, part: slice) -> Tensor:
-        """End points, NaN where the scheduler cannot do it.
+        """End points.
 
         Raises:
             AssertionError: the network was asked another number of times.
+            ValueError, IndexError, RuntimeError: the scheduler has no such times.
         """
         self.pipe.scheduler = way.scheduler
         reusing = Reusing(self.unet, way.every, extrapolated=way.extrapolated)
@@ -249,9 +258,6 @@ class Bench:
                 latents=self.noise[part],
                 output_type="latent",
             ).images
-        except (ValueError, IndexError, RuntimeError, AssertionError) as error:  # schedulers raise all kinds
-            console.print(f"{way}, {nfe} calls: {type(error).__name__}: {error}", highlight=False)
-            return torch.full_like(self.noise[part], torch.nan)
         finally:
             self.pipe.unet = self.unet
         assert self.asked == nfe, f"{way} asks {self.asked} times, not {nfe}"
@@ -301,11 +307,12 @@ def section(bench: Bench, args: argparse.Namespace) -> Iterator[str]:
     beside = "" if photographs is None else " to the reference's samples | to the test images |"
     yield "| calls | scheduler | option | error | median | class |" + (beside or " Frechet distance |")
     yield "|---" * (7 if photographs is None else 8) + "|"
-    schedulers = {} if args.without_dode else dode_schedulers(bench, args)
+    schedulers = {} if args.without_dode else distilled(bench.pipe, bench.guidance, args.nfe)
     for nfe in args.nfe:
         rows: list[tuple[str, str, Measured]] = []
-        for ways, finalists in [(own, FINALISTS) for own in peers()] + [(own, REUSING_FINALISTS) for own in reusing()]:
-            way, found = bench.best(ways, nfe, finalists)
+        families = [(family, FINALISTS) for family in peers()] + [(family, REUSING_FINALISTS) for family in reusing()]
+        for family, finalists in families:
+            way, found = bench.best(family, nfe, finalists)
             rows.append((way.family, way.option, found))
         for name, scheduler in schedulers.items():
             rows.append((name, "", bench.measured(Way(name, "", scheduler), nfe, bench.parts, keep=False)))
@@ -318,13 +325,6 @@ def section(bench: Bench, args: argparse.Namespace) -> Iterator[str]:
                 + " | ".join(f"{distance:.3g}" for distance in distances)
                 + " |"
             )
-
-
-def dode_schedulers(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for effort in args.effort:
-        found |= distilled(bench.pipe, bench.guidance, args.nfe, effort)
-    return found
 
 
 # The schedulers of diffusers by the name of their row.

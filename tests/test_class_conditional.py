@@ -171,6 +171,14 @@ def test_output_types() -> None:
     assert np.array_equal(np.asarray(pictured[0]), np.asarray(pictures[0]))
 
 
+def test_half_precision_is_kept() -> None:
+    pipe = small_pipeline().to(torch.bfloat16)
+    found = latents_of(pipe, [1, 2], 2.0, latents=noise_of(2))
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), latents_of(small_pipeline(), [1, 2], 2.0, latents=noise_of(2)), atol=1, rtol=0.1)
+    assert pipe(1, num_inference_steps=2, output_type="np").images.dtype == np.float32
+
+
 def test_several_pictures_of_a_label() -> None:
     pipe = small_pipeline()
     noise = noise_of(4)
