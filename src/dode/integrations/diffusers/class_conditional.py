@@ -74,8 +74,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
     def __init__(self, unet: Any, scheduler: Any, null_class: int | None = None, space_to_depth: int = 1) -> None:
         super().__init__()
-        self.register_modules(unet=unet, scheduler=scheduler)  # type: ignore[no-untyped-call]
-        self.register_to_config(null_class=null_class, space_to_depth=space_to_depth)  # type: ignore[no-untyped-call]
+        self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_to_config(null_class=null_class, space_to_depth=space_to_depth)
         self.image_processor = VaeImageProcessor(vae_scale_factor=1, do_resize=False)
 
     @property
@@ -163,7 +163,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 progress.update()
 
         images: Any = x if output_type == "latent" else self.image_processor.postprocess(x, output_type=output_type)
-        self.maybe_free_model_hooks()  # type: ignore[no-untyped-call]
+        self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _labels(self, given: int | Sequence[int] | Tensor | None, repeats: int) -> Tensor | None:
