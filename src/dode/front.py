@@ -62,6 +62,8 @@ def distill(
             own grid.
         times: explicit times in place of a grid, decreasing, the last one that of the result; K of them with nfe=K are those of the K
             calls, and the clean sample follows.
+        start: a time at which the student begins in the middle, between the schedule's ends: for image-to-image, or for a network that goes
+            on from another's states. It is fitted on states that a fine run from noise has there.
         teacher: the teacher's solver, a name or a `Solver`. By default solver, grid and evaluations of the teacher are found by
             measurement: two different solvers are made finer until they agree to a tenth of what the student's error will be, and
             again where the result has come nearer than that. What is named here is kept. For the paper's directions the teacher is

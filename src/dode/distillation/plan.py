@@ -16,7 +16,8 @@ from dode.distillation.data import CHOICE, FIT, UNSEEN, NoiseSource
 from dode.distillation.directions import DirectionsLike, make_directions
 from dode.distillation.effort import Effort, effort_of
 from dode.files import check_folder
-from dode.grids import Explicit, Grid, GridLike, make_grid
+from dode.grids import Explicit, Grid, GridFamily, GridLike, make_grid
+from dode.schedules import NoiseSchedule
 from dode.solvers import Path as SolverPath
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
@@ -53,6 +54,7 @@ class Plan:
     Attributes:
         denoiser, cond: the network and the condition.
         base: the solver that was asked for, at its budget on its grid: what the result is compared with.
+        start: the time that it begins at, from states of a fine run there; None for pure noise.
         solver: of the base.
         path: the points that it walks.
         automatic: all solvers are tried, and the base is the best undistilled tableau of these.
@@ -75,6 +77,7 @@ class Plan:
     denoiser: Denoiser
     cond: Condition
     base: Tableau
+    start: float | None
     solver: Solver
     path: SolverPath
     automatic: bool
@@ -136,6 +139,7 @@ def make_plan(
     seed: int = 0,
     grid: GridLike | None = None,
     times: Sequence[float] | None = None,
+    start: float | None = None,
     teacher: str | Solver | None = None,
     teacher_grid: GridLike | None = None,
     teacher_scale: int | None = None,
@@ -154,7 +158,7 @@ def make_plan(
             "guidance_scale is a list, one number an evaluation, which says nothing of a teacher's run: give a number or a function of t"
         )
     spending = effort_of(effort)
-    if not share_first:
+    if not share_first or start is not None:  # a first output is a mean only where there is no image yet
         spending = replace(spending, firsts=("network",))
     paper = directions == "paper"
     published = paper and not shrink and refine == 0
@@ -167,6 +171,11 @@ def make_plan(
             'solver="auto" chooses solver and grid itself: leave out grid, times and targets, and the paper\'s directions'
         )
     chosen = make_solver(_ANY if automatic else solver) if isinstance(solver, str) else solver
+    free = where is None
+    if start is not None:
+        if times is not None or noise is not None:
+            raise ValueError("start is where a grid begins, from states of a fine run there: leave out times and noise")
+        where = _beginning(denoiser.schedule, grid or chosen.family.default_grid, start)
     path = chosen.path(denoiser.schedule, nfe, where)
     base = chosen.tableau(denoiser.schedule, nfe, where)
 
@@ -189,10 +198,11 @@ def make_plan(
         denoiser=denoiser,
         cond=checked_condition(cond),
         base=base,
+        start=start,
         solver=chosen,
         path=path,
         automatic=automatic,
-        search=automatic or (where is None and targets is None and choose and isinstance(directions, str) and not paper),
+        search=automatic or (free and targets is None and choose and isinstance(directions, str) and not paper),
         directions=directions,
         shrink=shrink,
         effort="paper" if published else effort,
@@ -209,6 +219,18 @@ def make_plan(
         cache=None if cache is None else _cache(Path(cache)),
         progress=progress,
     )
+
+
+def _beginning(schedule: NoiseSchedule, grid: GridLike | None, start: float) -> Grid:
+    """A grid that begins at a time; the schedule's own where none is named."""
+    chosen = make_grid(grid, schedule)
+    if not isinstance(chosen, GridFamily) or chosen.strength is not None:
+        raise ValueError(f"start needs a grid by its name, got {chosen}: leave out the one or the other")
+    if not schedule.t_min < start < schedule.t_max:
+        raise ValueError(
+            f"start must lie between {schedule.t_min:g} and {schedule.t_max:g}, the schedule's times, got {start:g}"
+        )
+    return replace(chosen, start=float(start))
 
 
 def _cache(folder: Path) -> Cache:
