@@ -34,6 +34,8 @@ from dode.schedules import VP
 from dode.solvers import solver as make_solver
 from dode.tableau import Tableau
 
+# What is left of a number after a little arithmetic in float32.
+_FLOAT32 = 1e-5
 # diffusers' stand-in for the infinite sigma / alpha at a zero SNR.
 _LARGEST_SIGMA = 2.0**12
 
@@ -447,7 +449,7 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         chosen, schedule = make_solver(config.solver, **config.solver_options or {}), self._slot.schedule
         grid: Any = config.grid
         if timesteps is not None:
-            given = [self._slot.time_of(t) for t in timesteps]
+            given = [self._near(self._slot.time_of(t)) for t in timesteps]
             stops = list(dict.fromkeys(given))
             # Times that come again are those of stages, as `timesteps` shows them; else they are where the solver stops.
             calls = len(given) if len(stops) < len(given) else None
@@ -465,9 +467,14 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         """The schedule's times at noise levels, as a pipeline gives them: of a flow before its shift."""
         schedule = self._slot.schedule
         if hasattr(schedule, "shift"):
-            return [float(t) for t in schedule.uniform_time(np.array(sigmas))]
+            return [self._near(float(t)) for t in schedule.uniform_time(np.array(sigmas))]
         with np.errstate(divide="ignore"):
-            return [float(t) for t in schedule.time(-2 * np.log(np.array(sigmas)))]
+            return [self._near(float(t)) for t in schedule.time(-2 * np.log(np.array(sigmas)))]
+
+    def _near(self, t: float) -> float:
+        """A time, or the end of the schedule's that float32 arithmetic has moved it from."""
+        ends = (self._slot.schedule.t_max, self._slot.schedule.t_min)
+        return next((end for end in ends if math.isclose(t, end, rel_tol=_FLOAT32)), t)
 
     def _noise_levels(self, points: Iterable[Point]) -> list[float]:
         flow = hasattr(self._slot.schedule, "shift")
