@@ -1,17 +1,14 @@
-"""`DodeScheduler` in diffusers' place: its solvers against diffusers' own, its loop against `dode.sample`, and what pipelines do to it.
+"""`DodeScheduler` in diffusers' place: its loop against `dode.sample`, and what pipelines do to it.
 
-Of diffusers' schedulers the times are read and handed over, so that only the solvers are compared. What cannot coincide beyond the list in
-test_diffusers_parity.py: a schedule here is float64 and a function of the time, so diffusers' sigmas that do not belong to their times
-(rounded times of Karras and flow grids, 4096 for a zero SNR) are not taken over.
+Its solvers against diffusers' own are in test_dode_scheduler_parity.py, diffusers' common checks in test_scheduler_common.py.
 """
 
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,14 +19,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dode
-from dode.grids import Explicit
-from dode.schedules import EDM, VP, Flow
+from dode.schedules import VP, Flow
 from dode.solvers import REGISTRY
 
 diffusers = pytest.importorskip("diffusers")
-from test_diffusers_parity import BETAS, FLOAT32, FLOAT32_THREE_NODES, UNEVEN, assert_same, make  # noqa: E402
-from test_diffusers_parity import run as looped  # noqa: E402
+from test_diffusers_parity import BETAS, assert_same, make  # noqa: E402
 from test_diffusers_parity import network as of_vectors  # noqa: E402
+from test_diffusers_parity import run as looped  # noqa: E402
 
 from dode.integrations.diffusers import DodeScheduler  # noqa: E402
 
@@ -70,6 +66,13 @@ def quiet(make: Callable[[], Any]) -> Any:
         return make()
 
 
+def warnings_of(make: Callable[[], Any]) -> list[str]:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        make()
+    return [str(warning.message) for warning in said]
+
+
 def run(scheduler: Any, x: Tensor, net: Callable[[Tensor, Any], Tensor] = network) -> Tensor:
     """diffusers' loop."""
     return looped(scheduler, x, net)
@@ -82,158 +85,6 @@ def same_times(theirs: Any, name: str, steps: int, **options: Any) -> DodeSchedu
     ours.set_timesteps(timesteps=theirs.timesteps)
     assert len(ours.timesteps) == len(theirs.timesteps) == ours.num_inference_steps
     return ours
-
-
-# diffusers' own solvers.
-
-
-@pytest.mark.parametrize(
-    ("spacing", "steps"), [*itertools.product(["leading", "trailing"], [5, 10, 20]), ("leading", UNEVEN)], ids=str
-)
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_equals_ddim(prediction: str, spacing: str, steps: int) -> None:
-    theirs = make("DDIMScheduler", **BETAS, clip_sample=False, timestep_spacing=spacing, prediction_type=prediction)
-    assert_same(run(same_times(theirs, "ddim", steps), image()), run(theirs, image()))
-
-
-def test_equals_ddim_at_zero_terminal_snr() -> None:
-    config = {"clip_sample": False, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
-    theirs = make("DDIMScheduler", **BETAS, **config, rescale_betas_zero_snr=True)
-    assert_same(run(same_times(theirs, "ddim", 10), image()), run(theirs, image()))
-
-
-@pytest.mark.parametrize("steps", [5, 10, 20])
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("kind", ["midpoint", "heun"])
-@pytest.mark.parametrize("order", [1, 2, 3])
-@pytest.mark.parametrize("method", ["Multistep", "Singlestep"])
-def test_equals_dpm_solver_pp(method: str, order: int, kind: str, prediction: str, steps: int) -> None:
-    theirs = make(
-        f"DPMSolver{method}Scheduler",
-        **BETAS,
-        solver_order=order,
-        solver_type=kind,
-        prediction_type=prediction,
-        final_sigmas_type="zero",
-    )
-    lower = method == "Singlestep" or steps < 15
-    options = {"order": order, "solver_type": kind, "method": method.lower(), "lower_order_final": lower}
-    assert_same(run(same_times(theirs, "dpm-solver++", steps, **options), image()), run(theirs, image()))
-
-
-def test_equals_dpm_solver_pp_on_a_dynamic_shift() -> None:
-    """diffusers rounds the times that it shows for these sigmas, so both loops ask at sigma itself."""
-    config = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "use_dynamic_shifting": True}
-    theirs = make("DPMSolverMultistepScheduler", **config)
-    theirs.set_timesteps(8, mu=0.9)
-    ours = DodeScheduler.from_solver("dpm-solver++", theirs.config)
-    sigmas = theirs.sigmas.double()
-    ours.set_timesteps(sigmas=sigmas / (math.exp(0.9) - (math.exp(0.9) - 1) * sigmas), mu=0.9)
-    torch.testing.assert_close(ours.sigmas, theirs.sigmas)
-
-    def loop(scheduler: Any) -> Tensor:
-        x = image()
-        for t, sigma in zip(scheduler.timesteps, sigmas, strict=False):
-            x = scheduler.step(network(x, 1000 * sigma), t, x, return_dict=False)[0]
-        return x
-
-    assert_same(loop(ours), loop(theirs))
-
-
-@pytest.mark.parametrize("steps", [5, 10, 20])
-@pytest.mark.parametrize("order", [1, 2, 3])
-def test_equals_deis(order: int, steps: int) -> None:
-    """It ends at sigma_min: a grid of times says so."""
-    theirs = make("DEISMultistepScheduler", **BETAS, solver_order=order)
-    theirs.set_timesteps(steps)
-    options = {"order": order - 1, "variable": "log-rho", "lower_order_final": steps < 15, "bounded": False}
-    ours = DodeScheduler.from_solver("deis", theirs.config, grid=[*theirs.timesteps.tolist(), 0.0], **options)
-    ours.set_timesteps(steps)
-    tolerance = FLOAT32_THREE_NODES if order == 3 else FLOAT32
-    assert_same(run(ours, image()), run(theirs, image()), tolerance)
-
-
-@pytest.mark.parametrize("steps", [5, 10, 20])
-@pytest.mark.parametrize("corrector", [True, False])
-@pytest.mark.parametrize("order", [1, 2, 3])
-def test_equals_unipc(order: int, corrector: bool, steps: int) -> None:
-    theirs = make(
-        "UniPCMultistepScheduler",
-        **BETAS,
-        solver_order=order,
-        final_sigmas_type="zero",
-        disable_corrector=[] if corrector else list(range(steps)),
-    )
-    assert_same(run(same_times(theirs, "unipc", steps, order=order, corrector=corrector), image()), run(theirs, image()))
-
-
-@pytest.mark.parametrize("steps", [5, 10, 20])
-def test_equals_pndm(steps: int) -> None:
-    """N + 1 calls, its second time twice."""
-    theirs = make("PNDMScheduler", **BETAS, skip_prk_steps=True, set_alpha_to_one=True, steps_offset=1)
-    assert_same(run(same_times(theirs, "pndm", steps, bounded=False), image()), run(theirs, image()))
-
-
-@pytest.mark.parametrize("steps", [5, 10, 20])
-@pytest.mark.parametrize(("scheduler", "method"), [("EulerDiscreteScheduler", "euler"), ("HeunDiscreteScheduler", "heun")])
-def test_equals_euler_and_heun(scheduler: str, method: str, steps: int) -> None:
-    """They hold x / alpha, and diffusers' Heun shows its times twice, as ours does."""
-    theirs = make(scheduler, **BETAS, timestep_spacing="trailing")
-    ours = same_times(theirs, "edm", steps, method=method)
-    assert_same(run(ours, image()), run(theirs, image() * math.sqrt(1 + float(theirs.sigmas[0]) ** 2)))
-    ours.set_timesteps(timesteps=theirs.timesteps.unique().flip(0))
-    assert_same(run(ours, image()), run(theirs_anew(theirs, steps), image() * math.sqrt(1 + float(theirs.sigmas[0]) ** 2)))
-
-
-def theirs_anew(scheduler: Any, steps: int) -> Any:
-    scheduler.set_timesteps(steps)
-    return scheduler
-
-
-@pytest.mark.parametrize("steps", [5, 10, 20])
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize(
-    ("scheduler", "name", "options"),
-    [
-        ("EDMEulerScheduler", "edm", {"method": "euler"}),
-        ("EDMDPMSolverMultistepScheduler", "dpm-solver++", {"order": 2}),
-        ("EDMDPMSolverMultistepScheduler", "dpm-solver++", {"order": 3}),
-    ],
-)
-def test_equals_edm(scheduler: str, name: str, options: dict[str, Any], prediction: str, steps: int) -> None:
-    """The network inside EDM's scalings: c_in, c_skip and c_out are the scheduler's."""
-    settings = {"solver_order": options["order"]} if "order" in options else {}
-    theirs = make(scheduler, prediction_type=prediction, **settings)
-    theirs.set_timesteps(steps)
-    if "order" in options:
-        options = {**options, "lower_order_final": steps < 15}
-    ours = DodeScheduler.from_solver(name, theirs.config, **options)
-    ours.set_timesteps(timesteps=theirs.timesteps)
-    assert ours.init_noise_sigma == 80
-    torch.testing.assert_close(ours.timesteps, theirs.timesteps, atol=1e-6, rtol=1e-6)
-    assert_same(run(ours, image() * 80), run(theirs, image() * 80))
-
-
-@pytest.mark.parametrize("steps", [5, 10, 20])
-@pytest.mark.parametrize("config", [{"shift": 1.0}, {"shift": 3.0}, {"use_dynamic_shifting": True}], ids=str)
-def test_equals_flow_match_euler(config: dict[str, Any], steps: int) -> None:
-    """As Flux and Stable Diffusion 3 call it: sigmas before the shift, and mu."""
-    theirs = make("FlowMatchEulerDiscreteScheduler", **config)
-    ours = DodeScheduler.from_solver("edm", theirs.config, method="euler")
-    for scheduler in (ours, theirs):
-        scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=0.8 if "use_dynamic_shifting" in config else None)
-    torch.testing.assert_close(ours.timesteps, theirs.timesteps)
-    torch.testing.assert_close(ours.sigmas, theirs.sigmas)
-    assert_same(run(ours, image()), run(theirs, image()))
-
-
-def test_mu_is_the_shift_of_a_solver() -> None:
-    ours = DodeScheduler.from_solver("ddim", make("FlowMatchEulerDiscreteScheduler", use_dynamic_shifting=True).config)
-    sigmas = {}
-    for mu in (0.5, 1.15):
-        ours.set_timesteps(4, mu=mu)
-        sigmas[mu] = ours.sigmas[1].item()
-        assert sigmas[mu] == pytest.approx(math.exp(mu) / (math.exp(mu) + 1 / 3))
 
 
 # dode's own loop.
@@ -317,27 +168,6 @@ def test_half_of_the_channels_of_a_learned_variance_is_left_out() -> None:
         assert torch.equal(run(ours, image(), lambda x, t: torch.cat([network(x, t), x], dim=1)), expected)
         ours.set_timesteps(5)  # a pipeline that left it out itself
         assert torch.equal(run(ours, image()), expected)
-
-
-@pytest.mark.parametrize("most", [1.0, 1.5])
-@pytest.mark.parametrize("scheduler", ["DPMSolverMultistepScheduler", "DDIMScheduler", "UniPCMultistepScheduler"])
-def test_thresholding_is_diffusers_own(scheduler: str, most: float) -> None:
-    config = {**BETAS, "thresholding": True, "sample_max_value": most, "dynamic_thresholding_ratio": 0.9}
-    settings: dict[str, Any] = {
-        "DPMSolverMultistepScheduler": {"final_sigmas_type": "zero"},
-        "DDIMScheduler": {"clip_sample": False, "timestep_spacing": "trailing"},
-        "UniPCMultistepScheduler": {"final_sigmas_type": "zero"},
-    }[scheduler]
-    name = {"DPM": "dpm-solver++", "DDI": "ddim", "Uni": "unipc"}[scheduler[:3]]
-    theirs = make(scheduler, **config, **settings)
-    ours = same_times(theirs, name, 10, **({"order": 2} if name == "unipc" else {}))
-    x = image()
-    for t in theirs.timesteps:
-        # DDIM goes on with the epsilon of the clipped sample only if asked.
-        more = {"use_clipped_model_output": True} if scheduler.startswith("DDIM") else {}
-        x = theirs.step(network(x, t), t, x, **more, return_dict=False)[0]
-    assert_same(run(ours, image()), x)
-    assert float(x.abs().max()) <= 1.0 + 1e-6
 
 
 def test_a_prediction_that_is_not_known_is_refused() -> None:
@@ -651,24 +481,6 @@ def test_a_loop_may_stop_before_its_end_and_another_go_on() -> None:
 # Noise.
 
 
-def test_add_noise_is_diffusers_own() -> None:
-    ours, theirs = DodeScheduler.from_solver("deis", VP_CONFIG), make("DDPMScheduler", **BETAS)
-    times = torch.arange(0, 1000, 37)
-    x, noise = torch.randn(2, len(times), 4, 3, 3, generator=torch.Generator().manual_seed(0))
-    assert_same(ours.add_noise(x, noise, times), theirs.add_noise(x, noise, times))
-    half = ours.add_noise(x.bfloat16(), noise.bfloat16(), times)
-    assert half.dtype == torch.bfloat16
-
-
-def test_scale_noise_is_diffusers_own() -> None:
-    theirs = make("FlowMatchEulerDiscreteScheduler", shift=3.0)
-    ours = DodeScheduler.from_solver("deis", theirs.config)
-    for scheduler in (ours, theirs):
-        scheduler.set_timesteps(sigmas=np.linspace(1, 1 / 8, 8))
-    x, noise = image(batch=8), image(1, batch=8)
-    assert_same(ours.scale_noise(x, ours.timesteps, noise), theirs.scale_noise(x, theirs.timesteps, noise))
-
-
 @pytest.mark.parametrize("begin", [0, 3])
 def test_within_a_loop_noise_is_added_for_the_place_of_the_loop(begin: int) -> None:
     """As inpainting does after each step, whatever the time that it names."""
@@ -823,11 +635,8 @@ def test_what_cannot_be_is_refused_in_one_line(make_it: Callable[[], Any], messa
 
 def test_another_resolution_is_said_once_and_another_network_refused() -> None:
     ours = DodeScheduler.from_tableaux(whole_table(shape=[4, 8, 8], prediction="epsilon"), VP_CONFIG)
-    with pytest.warns(UserWarning, match=r"fitted on states of shape \(4, 8, 8\) and is run on \(4, 5, 4\)") as said:
-        for _ in range(2):
-            ours.set_timesteps(6)
-            run(ours, image())
-    assert len(said) == 1
+    said = warnings_of(lambda: [(ours.set_timesteps(6), run(ours, image())) for _ in range(2)])
+    assert len(said) == 1 and "fitted on states of shape (4, 8, 8) and is run on (4, 5, 4)" in said[0]
     ours.set_timesteps(6)
     with pytest.raises(ValueError, match="another network's"):
         run(ours, torch.randn(2, 16, 8, 8), lambda x, t: x)
@@ -837,13 +646,14 @@ def test_another_mu_is_said_once() -> None:
     tableau = dode.solver("ddim").tableau(Flow(), 6).with_meta(fitted_for={"mu": 0.8})
     config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True}
     ours = DodeScheduler.from_tableaux(tableau, config)
-    with pytest.warns(
-        UserWarning, match=r"fitted at mu = 0.8, the pipeline asks for mu = 1.15.*: the table's times are run"
-    ) as said:
+
+    def several() -> None:
         for mu in (0.8, 1.15, 1.15, None):
             ours.set_timesteps(6, mu=mu)
             assert ours.timesteps.tolist() == pytest.approx(tableau.times[:-1].tolist())
-    assert len(said) == 1
+
+    said = warnings_of(several)
+    assert len(said) == 1 and "fitted at mu = 0.8, the pipeline asks for mu = 1.15" in said[0]
 
 
 def test_what_adds_noise_is_left_out_aloud() -> None:
@@ -909,9 +719,8 @@ def test_runs_in_a_compiled_loop_without_graph_breaks(begin: int, kind: str, dty
     for compiled in (False, True):
         ours.set_timesteps(6)
         quiet(lambda: ours.set_begin_index(begin))
-        results.append(
-            quiet(lambda: (torch.compile(loop, fullgraph=True, backend="eager") if compiled else loop)(image(dtype=dtype)))
-        )
+        chosen = torch.compile(loop, fullgraph=True, backend="eager") if compiled else loop
+        results.append(quiet(lambda chosen=chosen: chosen(image(dtype=dtype))))
     # In a compiled loop the elements whose values a callback leaves as they were stay unrounded.
     assert_same(results[1].float(), results[0].float(), 1e-6 if dtype == torch.float32 else 0.01)
 

@@ -34,6 +34,8 @@ from dode.schedules import VP
 from dode.solvers import solver as make_solver
 from dode.tableau import Tableau
 
+# diffusers lists these with the others: the one needs a library that may not be there, the other has no betas.
+_NOT_COMPATIBLE = ("DPMSolverSDEScheduler", "EDMEulerScheduler")
 # What is left of a number after a little arithmetic in float32.
 _FLOAT32 = 1e-5
 # diffusers' stand-in for the infinite sigma / alpha at a zero SNR.
@@ -68,7 +70,7 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
     """
 
     _compatibles: ClassVar[list[str]] = [
-        *(kind.name for kind in KarrasDiffusionSchedulers if kind.name != "DPMSolverSDEScheduler"),
+        *(kind.name for kind in KarrasDiffusionSchedulers if kind.name not in _NOT_COMPATIBLE),
         "FlowMatchEulerDiscreteScheduler",
     ]
     order = 1
