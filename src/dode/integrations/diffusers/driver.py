@@ -31,7 +31,7 @@ from dode.notes import add_note
 # Samples in one call where the caller does not say: with guidance a network has twice as many before it.
 BATCH_SIZE = 4
 # Calls that are open at once; each holds its text's embeddings.
-_OPEN = 16
+_OPEN = 64
 # What makes several samples of one call, by pipeline.
 _COPIES = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "num_images_per_label", "batch_size")
 # Arguments of a call that belong to whoever drives it.
