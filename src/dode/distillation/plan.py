@@ -17,12 +17,13 @@ from dode.distillation.directions import DirectionsLike, make_directions
 from dode.distillation.effort import Effort, effort_of
 from dode.files import check_folder
 from dode.grids import Explicit, Grid, GridFamily, GridLike, make_grid
+from dode.names import unknown_name
 from dode.schedules import NoiseSchedule
 from dode.solvers import Path as SolverPath
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
 from dode.solvers.base import check_nfe
-from dode.tableau import Tableau
+from dode.tableau import FIRST, Tableau
 
 # The paper's numbers: fitting samples, and parts of a step of its teacher.
 _PAPERS_SAMPLES, _PAPERS_SCALE = 100, 10
@@ -148,7 +149,7 @@ def make_plan(
     targets: Tensor | Sequence[Tensor] | None = None,
     budget: int | None = None,
     cache: str | Path | None = None,
-    share_first: bool = True,
+    firsts: Sequence[str] | None = None,
     progress: bool = False,
     **cond: Any,
 ) -> Plan:
@@ -158,8 +159,10 @@ def make_plan(
             "guidance_scale is a list, one number an evaluation, which says nothing of a teacher's run: give a number or a function of t"
         )
     spending = effort_of(effort)
-    if not share_first or start is not None:  # a first output is a mean only where there is no image yet
-        spending = replace(spending, firsts=("network",))
+    if start is not None:  # a first output that is shared is for pure noise
+        firsts = ("network",)
+    if firsts is not None:
+        spending = replace(spending, firsts=_checked_firsts(firsts))
     paper = directions == "paper"
     published = paper and not shrink and refine == 0
     automatic = solver == "auto"
@@ -219,6 +222,15 @@ def make_plan(
         cache=None if cache is None else _cache(Path(cache)),
         progress=progress,
     )
+
+
+def _checked_firsts(firsts: Sequence[str]) -> tuple[str, ...]:
+    for first in firsts:
+        if first not in FIRST:
+            raise unknown_name("first output", str(first), FIRST)
+    if isinstance(firsts, str) or "network" not in firsts:
+        raise ValueError(f'firsts lists the first outputs that are tried, "network" among them, got {firsts!r}')
+    return tuple(firsts)
 
 
 def _beginning(schedule: NoiseSchedule, grid: GridLike | None, start: float) -> Grid:

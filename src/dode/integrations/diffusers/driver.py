@@ -92,6 +92,7 @@ class PipelineNetwork:
         dtype: of the pipeline's states.
         device: where they are.
         mu: the shift that it computes for its scheduler; None if it computes none.
+        firsts: first outputs that its loop has a place for.
         count: prompts, or calls.
         guidance_scale: of the calls, as far as they say; None if they do not.
         failure: where it first gave numbers that are not finite for states that are, in words; "" if it did not.
@@ -125,6 +126,9 @@ class PipelineNetwork:
         self._copies = len(sample)  # of one sample, in the loop's states
         self.shape, self.dtype, self.device = tuple(sample.shape[1:]), sample.dtype, sample.device
         self.mu = probe.mu
+        # A first output of zero is put to a state on its way to the network, where the loop lets its scheduler do so; a mean would be
+        # made for each prompt.
+        self.firsts = ("network", "zero") if probe.scales_input else ("network",)
         if self.mu is not None and config.get("use_dynamic_shifting"):
             self.slot = slot_of(self._config, mu=self.mu)
         self._works_on_D = self.slot.scales or self._thresholding is not None
