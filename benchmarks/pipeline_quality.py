@@ -1,7 +1,7 @@
 """The bundled network as a pipeline of diffusers: how good its pictures are with the schedulers of diffusers, with outputs that are used
 again, and with distilled schedulers, at equal network calls and guidance scales.
 
-    python benchmarks/pipeline_quality.py [--samples 128] [--seed 0] [--work .benchmarks] [--out docs/benchmarks]
+    python benchmarks/pipeline_quality.py [--samples 96] [--seed 0] [--work .benchmarks] [--out docs/benchmarks]
 
 End-point error: mean square distance an element to a fine run from the same noise, whose own error, by another fine run of another solver
 on another grid, is on the page; class accuracy and Frechet distance by the bundled classifier. Every scheduler is tried with every option
@@ -45,7 +45,7 @@ from dode.report.reference import reference_run
 
 GUIDANCE = (1.0, 3.0, 5.0)
 BUDGETS = (4, 6, 8)
-SAMPLES = 128
+SAMPLES = 96
 REFERENCE_NFE = 100
 QUICK_REFERENCE_NFE = 32
 # Samples of one batch, of one kept file, of the first look at an option, and of the reference's own error.
