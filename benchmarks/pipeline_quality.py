@@ -53,7 +53,7 @@ PART = 16
 # Options that go on from the first look: of a scheduler, of a way to use outputs again.
 FINALISTS, REUSING_FINALISTS = 2, 1
 CLASSES = 10
-EFFORTS = ("fast", "balanced")
+EFFORTS = ("fast",)
 NAME = "pipeline_quality"
 console = Console(width=140)
 
@@ -75,6 +75,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--guidance", type=float, nargs="+", default=GUIDANCE)
     parser.add_argument("--nfe", type=int, nargs="+", default=BUDGETS)
     parser.add_argument("--reference", type=int, default=REFERENCE_NFE, help="calls of the reference")
+    parser.add_argument("--effort", nargs="+", default=EFFORTS, help="of dode's rows")
     parser.add_argument("--without-dode", action="store_true", help="diffusers' schedulers and used outputs alone")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="few samples, one budget, one guidance scale")
@@ -91,13 +92,20 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def distilled(pipe: ClassConditionalPipeline, guidance: float, nfes: Sequence[int]) -> dict[str, Any]:
-    """dode's schedulers for the pipeline by the name of their row: one that serves all budgets for each way to distil."""
+def distilled(
+    pipe: ClassConditionalPipeline, guidance: float, nfes: Sequence[int], efforts: Sequence[str], folder: Path
+) -> dict[str, Any]:
+    """dode's schedulers for the pipeline by the name of their row: one that serves all budgets for each way to distil; kept in a folder."""
     calls = [{"class_labels": label} for label in range(CLASSES)]
     found = {}
-    for effort in EFFORTS:
-        result = dode.distill(pipe, "deis", nfe=tuple(nfes), calls=calls, guidance_scale=guidance, effort=effort)
-        found[f"dode, {effort}"] = DodeScheduler.from_tableaux(result, pipe.scheduler)
+    for effort in efforts:
+        kept = folder / f"scheduler-{guidance:g}-{effort}-{'-'.join(map(str, nfes))}"
+        if not kept.exists():
+            result = dode.distill(
+                pipe, "deis", nfe=tuple(nfes), calls=calls, guidance_scale=guidance, effort=effort, held_out=0, batch_size=20
+            )
+            DodeScheduler.from_tableaux(result, pipe.scheduler).save_pretrained(kept)
+        found[f"dode, {effort}"] = DodeScheduler.from_pretrained(kept)
     return found
 
 
@@ -305,7 +313,7 @@ def section(bench: Bench, args: argparse.Namespace) -> Iterator[str]:
     beside = "" if photographs is None else " to the reference's samples | to the test images |"
     yield "| calls | scheduler | option | error | median | class |" + (beside or " Frechet distance |")
     yield "|---" * (7 if photographs is None else 8) + "|"
-    schedulers = {} if args.without_dode else distilled(bench.pipe, bench.guidance, args.nfe)
+    schedulers = distilled(bench.pipe, bench.guidance, args.nfe, [] if args.without_dode else args.effort, bench.folder)
     for nfe in args.nfe:
         rows: list[tuple[str, str, Measured]] = []
         families = [(family, FINALISTS) for family in peers()] + [(family, REUSING_FINALISTS) for family in reusing()]
