@@ -63,7 +63,7 @@ def main() -> None:
             for d, c in ((denoiser, labels), (driven, cond))
         ]
     lambdas = np.abs(alone.lambdas - result.lambdas).max()
-    apart = float(mean_square_distance(*ends).sqrt().max())
+    apart = float(np.sqrt(mean_square_distance(*ends).max()))
     ratio = min(times["pipeline"]) / min(times["network"])
     publish(
         [
