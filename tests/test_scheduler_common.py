@@ -219,9 +219,17 @@ def test_a_pipeline_asks_for_its_timesteps(kind: Any) -> None:
     assert calls == len(times) == 4
 
 
-@pytest.mark.parametrize(
-    "name", ["DDIMScheduler", "EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler"]
+OWN = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "EulerDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
+    "EDMEulerScheduler",
 )
+
+
+@pytest.mark.parametrize("name", OWN)
 def test_what_a_pipeline_reads_of_its_own_schedulers_configuration_stays(name: str) -> None:
     own = getattr(diffusers, name)()
     scheduler = DodeScheduler.from_solver("deis", own.config)
