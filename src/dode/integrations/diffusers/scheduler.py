@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from dode.denoisers import threshold
 from dode.grids import Point, make_grid
+from dode.integrations.diffusers.classical import noise_levels, solver_table
 from dode.integrations.diffusers.configs import of_network, translated
 from dode.integrations.diffusers.setting import check_sample, check_shift
 from dode.integrations.diffusers.stepping import Stepper
@@ -36,10 +37,6 @@ from dode.tableau import Tableau
 
 # diffusers lists these with the others: the one needs a library that may not be there, the other has no betas.
 _NOT_COMPATIBLE = ("DPMSolverSDEScheduler", "EDMEulerScheduler")
-# What is left of a number after a little arithmetic in float32.
-_FLOAT32 = 1e-5
-# diffusers' stand-in for the infinite sigma / alpha at a zero SNR.
-_LARGEST_SIGMA = 2.0**12
 
 
 class DodeScheduler(SchedulerMixin, ConfigMixin):
@@ -127,7 +124,6 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         grid: str | list[float] | None = None,
     ) -> None:
         self._network = SchedulerConfig(of_network(self.config))
-        self._mu: float | None = None
         self._slot: Slot = slot_of(self._network, mu=1.0 if use_dynamic_shifting else None)
         held = [Tableau.from_json(tableau) for tableau in tableaux or []]
         self._tables = Tables(held, self._slot, works_on_D=thresholding) if held else None
@@ -228,6 +224,14 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         """The numbers of calls that there are tables of; None where a solver serves any."""
         return None if self._tables is None else self._tables.held
 
+    def __repr__(self) -> str:
+        """What is run, in a line: diffusers puts the whole configuration, numbers and all, into its messages."""
+        if self._tables is None:
+            what = str(make_solver(self.config.solver, **self.config.solver_options or {}))
+        else:
+            what = "; ".join(table.tableau.title for table in self._tables.all)
+        return f"DodeScheduler({what}, for {self.config.scheduler_class})"
+
     def __len__(self) -> int:
         return int(self.config.num_train_timesteps)
 
@@ -270,11 +274,7 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
             if timesteps is not None and not np.allclose(values or [], table.times, rtol=1e-3, atol=1e-3):
                 raise ValueError("timesteps are a solver's: the times of a table are final, leave them out")
         else:
-            times, levels = (values, None) if timesteps is not None else (None, values)
-            asked = calls, times, levels, mu
-            if self._made is None or self._made[0] != asked:  # a pipeline asks for the same again and again
-                self._made = asked, self._of_solver(*asked)
-            table = self._made[1]
+            table = self._of_solver(calls, None if timesteps is None else values, None if sigmas is None else values, mu)
         self.num_inference_steps = table.nfe
         self._use(table, device)
 
@@ -392,7 +392,7 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
             times = np.linspace(schedule.t_max, schedule.t_min, len(self))
             points = [Point(float(t), float(schedule.alpha(t)), float(schedule.sigma(t))) for t in times]
             self.timesteps = torch.tensor([self._slot.time(point.t) for point in points], dtype=torch.float32)
-            self.sigmas = torch.tensor(self._noise_levels(points), dtype=torch.float32)
+            self.sigmas = torch.tensor(noise_levels(points, self._slot), dtype=torch.float32)
         else:
             self._times = table.times
             self.timesteps = torch.tensor(self._times, dtype=self._time_dtype(table)).to(device)
@@ -429,7 +429,7 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         _ = table.form
         mean = table.tableau.mean
         self._mean = None if mean is None else torch.tensor(mean, dtype=torch.float32, device=self.timesteps.device)
-        self.sigmas = torch.tensor(self._noise_levels([*self._whole.points[:first], *table.points]), dtype=torch.float32)
+        self.sigmas = torch.tensor(noise_levels([*self._whole.points[:first], *table.points], self._slot), dtype=torch.float32)
         times = (*self._whole.times[:first], *table.times)
         if times != self._times:
             # A pipeline has its part of `timesteps` in hand already: it sees what is written there.
@@ -442,45 +442,24 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         whole = isinstance(self._slot.schedule, VP) and all(t == round(t) for each in tables for t in each.times)
         return torch.int64 if whole else torch.float32
 
-    def _of_solver(
-        self, calls: int | None, timesteps: list[float] | None, sigmas: list[float] | None, mu: float | None
-    ) -> Table:
+    def _of_solver(self, calls: int, timesteps: list[float] | None, sigmas: list[float] | None, mu: float | None) -> Table:
+        asked = calls, timesteps, sigmas, mu
+        if self._made is not None and self._made[0] == asked:  # a pipeline asks for the same again and again
+            return self._made[1]
         config = self.config
-        if mu is not None and mu != self._mu and config.use_dynamic_shifting:
-            self._mu, self._slot = mu, slot_of(self._network, mu=mu)
-        chosen, schedule = make_solver(config.solver, **config.solver_options or {}), self._slot.schedule
-        grid: Any = config.grid
-        if timesteps is not None:
-            given = [self._near(self._slot.time_of(t)) for t in timesteps]
-            stops = list(dict.fromkeys(given))
-            # Times that come again are those of stages, as `timesteps` shows them; else they are where the solver stops.
-            calls = len(given) if len(stops) < len(given) else None
-            grid = [*stops, schedule.t_clean]
-        elif sigmas is not None and grid is None:
-            steps = chosen.family.steps(calls, True, **chosen.settings)
-            if steps != len(sigmas):  # a pipeline has one for each call, and some solvers call twice a step
-                sigmas = [
-                    float(s) for s in np.interp(np.linspace(0, len(sigmas), steps + 1), range(len(sigmas) + 1), [*sigmas, 0.0])
-                ][:-1]
-            grid = [*self._times_of(sigmas), schedule.t_clean]
-        return Table(chosen.tableau(schedule, calls, grid), self._slot, bool(config.thresholding))
-
-    def _times_of(self, sigmas: list[float]) -> list[float]:
-        """The schedule's times at noise levels, as a pipeline gives them: of a flow before its shift."""
-        schedule = self._slot.schedule
-        if hasattr(schedule, "shift"):
-            return [self._near(float(t)) for t in schedule.uniform_time(np.array(sigmas))]
-        with np.errstate(divide="ignore"):
-            return [self._near(float(t)) for t in schedule.time(-2 * np.log(np.array(sigmas)))]
-
-    def _near(self, t: float) -> float:
-        """A time, or the end of the schedule's that float32 arithmetic has moved it from."""
-        ends = (self._slot.schedule.t_max, self._slot.schedule.t_min)
-        return next((end for end in ends if math.isclose(t, end, rel_tol=_FLOAT32)), t)
-
-    def _noise_levels(self, points: Iterable[Point]) -> list[float]:
-        flow = hasattr(self._slot.schedule, "shift")
-        return [point.sigma if flow else min(point.rho, _LARGEST_SIGMA) for point in points]
+        if mu is not None and config.use_dynamic_shifting:
+            self._slot = slot_of(self._network, mu=mu)
+        table = solver_table(
+            make_solver(config.solver, **config.solver_options or {}),
+            self._slot,
+            calls=calls,
+            timesteps=timesteps,
+            sigmas=sigmas,
+            grid=config.grid,
+            works_on_D=bool(config.thresholding),
+        )
+        self._made = asked, table
+        return table
 
     # The first call.
 
@@ -525,7 +504,12 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
     def _warn(self, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
-            warnings.warn(text, stacklevel=4)
+            _say(text)
+
+
+@torch.compiler.assume_constant_result  # said while a loop is compiled, in place of breaking it
+def _say(text: str) -> None:
+    warnings.warn(text, stacklevel=5)
 
 
 def _numbers(given: Sequence[float] | Tensor) -> list[float]:
