@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from dode.grids import Point
 from dode.integrations.diffusers.tables import Table
 from dode.models.slots import Slot
 from dode.schedules import Flow
@@ -16,8 +15,6 @@ from dode.solvers import Solver
 
 # What is left of a number after a little arithmetic in float32.
 _FLOAT32 = 1e-5
-# diffusers' stand-in for the infinite sigma / alpha at a zero SNR.
-_LARGEST_SIGMA = 2.0**12
 
 
 def solver_table(
@@ -57,11 +54,6 @@ def solver_table(
     return Table(chosen.tableau(schedule, calls, grid), slot, works_on_D)
 
 
-def noise_levels(points: Iterable[Point], slot: Slot) -> list[float]:
-    """What diffusers calls sigmas: sigma of a flow, sigma / alpha of others."""
-    return [point.sigma if _is_flow(slot) else min(point.rho, _LARGEST_SIGMA) for point in points]
-
-
 def _resampled(sigmas: Sequence[float], steps: int) -> list[float]:
     """As many noise levels as the solver has steps: some call twice a step, and a pipeline has one level for each call."""
     if steps == len(sigmas):
@@ -74,7 +66,9 @@ def _times(sigmas: Sequence[float], slot: Slot) -> list[float]:
     """The schedule's times at noise levels: of a flow before its shift."""
     levels = np.array(sigmas)
     with np.errstate(divide="ignore"):
-        times = slot.schedule.uniform_time(levels) if _is_flow(slot) else slot.schedule.time(-2 * np.log(levels))
+        times = (
+            slot.schedule.uniform_time(levels) if isinstance(slot.schedule, Flow) else slot.schedule.time(-2 * np.log(levels))
+        )
     return [_near(float(t), slot) for t in times]
 
 
@@ -82,7 +76,3 @@ def _near(t: float, slot: Slot) -> float:
     """A time, or the end of the schedule's that float32 arithmetic has moved it beyond."""
     inner = min(max(t, slot.schedule.t_min), slot.schedule.t_max)
     return inner if math.isclose(t, inner, rel_tol=_FLOAT32) else t
-
-
-def _is_flow(slot: Slot) -> bool:
-    return isinstance(slot.schedule, Flow)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dode.denoisers import threshold
 from dode.grids import Point, make_grid
-from dode.integrations.diffusers.classical import noise_levels, solver_table
+from dode.integrations.diffusers.classical import solver_table
 from dode.integrations.diffusers.configs import of_network, translated
 from dode.integrations.diffusers.setting import check_sample, check_shift
 from dode.integrations.diffusers.stepping import Stepper
@@ -392,7 +392,7 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
             times = np.linspace(schedule.t_max, schedule.t_min, len(self))
             points = [Point(float(t), float(schedule.alpha(t)), float(schedule.sigma(t))) for t in times]
             self.timesteps = torch.tensor([self._slot.time(point.t) for point in points], dtype=torch.float32)
-            self.sigmas = torch.tensor(noise_levels(points, self._slot), dtype=torch.float32)
+            self.sigmas = torch.tensor([self._slot.noise_level(point) for point in points], dtype=torch.float32)
         else:
             self._times = table.times
             self.timesteps = torch.tensor(self._times, dtype=self._time_dtype(table)).to(device)
@@ -429,7 +429,9 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         _ = table.form
         mean = table.tableau.mean
         self._mean = None if mean is None else torch.tensor(mean, dtype=torch.float32, device=self.timesteps.device)
-        self.sigmas = torch.tensor(noise_levels([*self._whole.points[:first], *table.points], self._slot), dtype=torch.float32)
+        self.sigmas = torch.tensor(
+            [self._slot.noise_level(point) for point in [*self._whole.points[:first], *table.points]], dtype=torch.float32
+        )
         times = (*self._whole.times[:first], *table.times)
         if times != self._times:
             # A pipeline has its part of `timesteps` in hand already: it sees what is written there.
