@@ -241,7 +241,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_its_network_is_loaded_with_its_null_class_and_layout():
-    pipe = fashion_pipeline()
+    pipe = class_conditional.fashion_pipeline()
     denoiser, bundled = dode.load(pipe, guidance_scale=3.0), dode.load("fashion", guidance_scale=3.0)
     assert denoiser.shape == bundled.shape == pipe.sample_shape
     x = standard_noise(0, 2, pipe.sample_shape)
