@@ -575,6 +575,14 @@ def test_what_a_pipeline_computes_is_not_applied_to_a_table(ours: DodeScheduler)
         ours.set_timesteps(timesteps=times, sigmas=times)
 
 
+def test_it_is_shown_in_a_line(ours: DodeScheduler) -> None:
+    """diffusers puts schedulers into its messages: a table has thousands of numbers."""
+    assert repr(ours).startswith("DodeScheduler(deis, NFE 8, grid uniform; deis, NFE 4") and "\n" not in repr(ours)
+    assert repr(DodeScheduler.from_solver("deis", FLOW_CONFIG, order=2)) == (
+        "DodeScheduler(deis(order=2), for FlowMatchEulerDiscreteScheduler)"
+    )
+
+
 @pytest.mark.parametrize("form", [1, 2], ids=["one", "several"])
 def test_survives_files_and_other_schedulers(form: int, tmp_path: Any) -> None:
     tables = [dode.solver("deis").tableau(VP.scaled_linear(), nfe) for nfe in (8, 4)[:form]]
@@ -723,6 +731,21 @@ def test_runs_in_a_compiled_loop_without_graph_breaks(begin: int, kind: str, dty
         results.append(quiet(lambda chosen=chosen: chosen(image(dtype=dtype))))
     # In a compiled loop the elements whose values a callback leaves as they were stay unrounded.
     assert_same(results[1].float(), results[0].float(), 1e-6 if dtype == torch.float32 else 0.01)
+
+
+def test_a_compiled_loop_is_warned_of_another_resolution() -> None:
+    torch._dynamo.reset()
+    ours = DodeScheduler.from_tableaux(whole_table(shape=[4, 8, 8]), VP_CONFIG)
+    ours.set_timesteps(6)
+    ours.set_begin_index(0)
+
+    def loop(x: Tensor) -> Tensor:
+        for t in ours.timesteps:
+            x = ours.step(0.5 * x, t, x, return_dict=False)[0]
+        return x
+
+    said = warnings_of(lambda: torch.compile(loop, fullgraph=True, backend="eager")(image()))
+    assert sum("fitted on states of shape (4, 8, 8)" in text for text in said) == 1
 
 
 def test_a_compiled_loop_that_does_not_say_where_it_begins_is_refused() -> None:

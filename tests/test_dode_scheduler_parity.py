@@ -59,12 +59,21 @@ def test_equals_dpm_solver_pp(method: str, order: int, kind: str, prediction: st
     assert_same(run(same_times(theirs, "dpm-solver++", steps, **options), image()), run(theirs, image()))
 
 
-def test_equals_dpm_solver_pp_on_a_dynamic_shift() -> None:
+@pytest.mark.parametrize(
+    ("scheduler", "name", "options"),
+    [
+        ("DPMSolverMultistepScheduler", "dpm-solver++", {"order": 2}),
+        ("DPMSolverMultistepScheduler", "dpm-solver++", {"order": 3}),
+        ("UniPCMultistepScheduler", "unipc", {"order": 2}),
+        ("UniPCMultistepScheduler", "unipc", {"order": 3}),
+    ],
+)
+def test_equals_multistep_solvers_of_a_flow_with_a_dynamic_shift(scheduler: str, name: str, options: dict[str, Any]) -> None:
     """diffusers rounds the times that it shows for these sigmas, so both loops ask at sigma itself."""
     config = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "use_dynamic_shifting": True}
-    theirs = make("DPMSolverMultistepScheduler", **config)
+    theirs = make(scheduler, **config, solver_order=options["order"], final_sigmas_type="zero")
     theirs.set_timesteps(8, mu=0.9)
-    ours = DodeScheduler.from_solver("dpm-solver++", theirs.config)
+    ours = DodeScheduler.from_solver(name, theirs.config, **options)
     sigmas = theirs.sigmas.double()
     ours.set_timesteps(sigmas=sigmas / (math.exp(0.9) - (math.exp(0.9) - 1) * sigmas), mu=0.9)
     torch.testing.assert_close(ours.sigmas, theirs.sigmas)
@@ -162,6 +171,17 @@ def test_equals_flow_match_euler(config: dict[str, Any], steps: int) -> None:
         scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=0.8 if "use_dynamic_shifting" in config else None)
     torch.testing.assert_close(ours.timesteps, theirs.timesteps)
     torch.testing.assert_close(ours.sigmas, theirs.sigmas)
+    assert_same(run(ours, image()), run(theirs, image()))
+
+
+@pytest.mark.parametrize("steps", [5, 10])
+def test_equals_flow_match_euler_from_noise_to_data(steps: int) -> None:
+    """Networks whose time runs up, and that give data - noise."""
+    theirs = make("FlowMatchEulerDiscreteScheduler", shift=3.0, invert_sigmas=True)
+    ours = DodeScheduler.from_solver("edm", theirs.config, method="euler")
+    for scheduler in (ours, theirs):
+        scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps))
+    torch.testing.assert_close(ours.timesteps, theirs.timesteps)
     assert_same(run(ours, image()), run(theirs, image()))
 
 

@@ -228,6 +228,14 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         """The numbers of calls that there are tables of; None where a solver serves any."""
         return None if self._tables is None else self._tables.held
 
+    def __repr__(self) -> str:
+        """What is run, in a line: diffusers puts the whole configuration, numbers and all, into its messages."""
+        if self._tables is None:
+            what = str(make_solver(self.config.solver, **self.config.solver_options or {}))
+        else:
+            what = "; ".join(table.tableau.title for table in self._tables.all)
+        return f"DodeScheduler({what}, for {self.config.scheduler_class})"
+
     def __len__(self) -> int:
         return int(self.config.num_train_timesteps)
 
@@ -474,9 +482,9 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
             return [self._near(float(t)) for t in schedule.time(-2 * np.log(np.array(sigmas)))]
 
     def _near(self, t: float) -> float:
-        """A time, or the end of the schedule's that float32 arithmetic has moved it from."""
-        ends = (self._slot.schedule.t_max, self._slot.schedule.t_min)
-        return next((end for end in ends if math.isclose(t, end, rel_tol=_FLOAT32)), t)
+        """A time, or the end of the schedule's that float32 arithmetic has moved it beyond."""
+        inner = min(max(t, self._slot.schedule.t_min), self._slot.schedule.t_max)
+        return inner if math.isclose(t, inner, rel_tol=_FLOAT32) else t
 
     def _noise_levels(self, points: Iterable[Point]) -> list[float]:
         flow = hasattr(self._slot.schedule, "shift")
@@ -525,7 +533,12 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
     def _warn(self, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
-            warnings.warn(text, stacklevel=4)
+            _say(text)
+
+
+@torch.compiler.assume_constant_result  # said while a loop is compiled, in place of breaking it
+def _say(text: str) -> None:
+    warnings.warn(text, stacklevel=5)
 
 
 def _numbers(given: Sequence[float] | Tensor) -> list[float]:

@@ -107,6 +107,11 @@ class Table:
         return tuple(self.slot.input_scale(point) for point in self.points[:-1]) if self.slot.scales else None
 
     @cached_property
+    def rests(self) -> dict[int, Table]:
+        """What walks the calls from the n-th on, as far as it was asked for; see `rest_of`."""
+        return {}
+
+    @cached_property
     def form(self) -> Form:
         """The rows as they are run: over what takes the fewest passes, or over D where that is worked on."""
         if self.works_on_D:
@@ -195,19 +200,19 @@ class Tables:
         return bool(abs(table.tableau.times[0] - t) < self._slack)
 
 
-def rest_of(table: Table, first: int, base: Solver | None = None) -> Table:
-    """A table's times from its call `first` on, walked by a classical solver that begins there.
-
-    Args:
-        table: whose history is missing.
-        first: the call that the loop begins with.
-        base: the solver; the one that the tableau was made from if None.
+def rest_of(table: Table, first: int) -> Table:
+    """A table's times from its call `first` on, walked by the classical solver that it was made from, which begins there. Made once.
 
     Raises:
         ValueError: no solver begins there.
     """
-    points, schedule = table.points[first:], table.slot.schedule
-    own = base or _base_of(table.tableau)
+    if first not in table.rests:
+        table.rests[first] = _rest_of(table, first)
+    return table.rests[first]
+
+
+def _rest_of(table: Table, first: int) -> Table:
+    points, schedule, own = table.points[first:], table.slot.schedule, _base_of(table.tableau)
     # PNDM's first step takes a call that is not left; iPNDM is PNDM without it.
     related = [solver("ipndm", bounded=own.settings["bounded"])] if own.name == "pndm" else []
     for candidate in (own, *related, _ANYWHERE):
