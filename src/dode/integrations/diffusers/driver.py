@@ -26,6 +26,7 @@ from dode.integrations.diffusers.configs import of_network, translated
 from dode.integrations.diffusers.session import LENGTH, Answer, Session
 from dode.models.scheduler_configs import SchedulerConfig
 from dode.models.slots import Slot, slot_of
+from dode.names import unknown_name
 from dode.notes import add_note
 
 # Samples in one call where the caller does not say: with guidance a network has twice as many before it.
@@ -38,8 +39,16 @@ _COPIES = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_
 _OURS = ("num_inference_steps", "timesteps", "sigmas", "latents", "output_type", "return_dict")
 # Where a loop begins or ends in time: driven, it runs wherever it is asked.
 _RANGE = ("denoising_start", "denoising_end")
-# What these switch by the number of a step is no function of state and time.
-_BY_STEP = ("control_guidance_start", "control_guidance_end")
+# What these switch, or see, by the number of a step is no function of state and time.
+_BY_STEP = (
+    "control_guidance_start",
+    "control_guidance_end",
+    "skip_layer_guidance_start",
+    "skip_layer_guidance_stop",
+    "cfg_trunc_ratio",
+    "callback",
+    "callback_on_step_end",
+)
 
 
 @contextmanager
@@ -106,10 +115,16 @@ class PipelineNetwork:
     ) -> None:
         self.name = type(pipe).__name__
         self._pipe = pipe
-        self._takes, self._any = _arguments(pipe)
+        self._takes, passes_on = _arguments(pipe)
         self._prompts, self._calls = _of_caller(prompts, calls, call)
+        self._ours = [name for name in ("num_inference_steps", "output_type") if name in self._takes]
+        if passes_on and not self._ours:  # to another pipeline
+            self._ours = ["num_inference_steps"]
+        elif passes_on:
+            _check_names(self.name, self._takes, [call, *self._calls])
         self._call = dict(call)
         self.count = len(self._calls if self._prompts is None else self._prompts)
+        _check_guider(getattr(pipe, "guider", None))
         config = translated(pipe.scheduler)
         self._thresholding = (
             (config["dynamic_thresholding_ratio"], config["sample_max_value"]) if config.get("thresholding") else None
@@ -169,7 +184,8 @@ class PipelineNetwork:
         found = {value for call in self._calls or [{}] for value in [({**self._call, **call}).get("guidance_scale")]}
         if found == {None}:
             default = self._takes.get("guidance_scale")
-            found = {default} if isinstance(default, int | float) else {None}
+            # A modular pipeline has it in a part of its own.
+            found = {getattr(getattr(self._pipe, "guider", None), "guidance_scale", default)}
         value = found.pop() if len(found) == 1 else None
         return float(value) if isinstance(value, int | float) else None
 
@@ -209,6 +225,7 @@ class PipelineNetwork:
             answer = session.ask(handed.clone(), self.slot.time(t))
         except BaseException as error:
             self._sessions.pop(rows, None)
+            session.close()
             if isinstance(error, Exception):
                 add_note(error, f"in {self._named(rows)}")
             raise
@@ -280,9 +297,9 @@ class PipelineNetwork:
             if len(rows) > 1:
                 call |= self._copied(call, len(rows))
         ours = {"num_inference_steps": LENGTH, "output_type": "latent"}
-        call |= {key: value for key, value in ours.items() if key in self._takes}
-        if "generator" in self._takes and call.get("generator") is None:
-            call["generator"] = torch.Generator("cpu").manual_seed(0)  # what it draws is the same in every call
+        call |= {key: ours[key] for key in self._ours}
+        if "generator" in self._takes:
+            call["generator"] = _same_again(call.get("generator"), len(rows))
         return {key: value for key, value in call.items() if key not in _RANGE}
 
     def _copied(self, call: Mapping[str, Any], count: int) -> dict[str, Any]:
@@ -310,9 +327,36 @@ def _run(pipe: Any, scheduler: Any, call: Mapping[str, Any]) -> Any:
     copied = copy.copy(pipe)
     copied.scheduler = scheduler
     bar = dict(getattr(pipe, "_progress_bar_config", None) or {})
-    with suppress(AttributeError):
-        copied.set_progress_bar_config(**bar | {"disable": True})
+    if getattr(pipe, "_blocks", None) is not None:
+        copied._blocks = copy.deepcopy(pipe._blocks)  # a modular one's: they hold the bars, and no networks
+        _hush(copied._blocks)
+        if getattr(pipe, "guider", None) is not None:
+            copied.guider = copy.copy(pipe.guider)  # it notes the step that it is at
+    else:
+        with suppress(AttributeError):
+            copied.set_progress_bar_config(**bar | {"disable": True})
     return copied(**call)
+
+
+def _hush(blocks: Any) -> None:
+    """Turn off the progress bars of a modular pipeline's blocks, at every depth."""
+    for block in (getattr(blocks, "sub_blocks", None) or {}).values():
+        if hasattr(block, "set_progress_bar_config"):
+            block.set_progress_bar_config(disable=True)
+        _hush(block)
+
+
+def _same_again(generator: Any, count: int) -> Any:
+    """Generators that draw the same in every call, whichever of them is opened when: copies, for so many samples."""
+    if generator is None:
+        return torch.Generator("cpu").manual_seed(0)
+    if not isinstance(generator, torch.Generator | list | tuple):
+        raise TypeError(f"generator is a torch.Generator or a list of them, got {type(generator).__name__}")
+    if isinstance(generator, list | tuple):
+        return [_same_again(each, 1) for each in (generator if len(generator) > 1 else list(generator) * count)]
+    copied = torch.Generator(generator.device)
+    copied.set_state(generator.get_state())
+    return copied
 
 
 def _of_caller(
@@ -345,12 +389,31 @@ def _of_caller(
 
 
 def _arguments(pipe: Any) -> tuple[dict[str, Any], bool]:
-    """The arguments of a pipeline's call with their defaults; those of a modular one are its blocks' inputs."""
+    """The arguments of a pipeline's call with their defaults, and whether it takes any others; those of a modular one are its blocks'
+    inputs."""
     blocks = getattr(pipe, "blocks", None)
     if blocks is not None and hasattr(blocks, "inputs"):
-        return {each.name: each.default for each in blocks.inputs if each.name}, True
-    parameters = inspect.signature(type(pipe).__call__).parameters
-    return {name: each.default for name, each in parameters.items() if name != "self"}, False
+        return {each.name: each.default for each in blocks.inputs if each.name}, False
+    parameters = list(inspect.signature(type(pipe).__call__).parameters.values())[1:]
+    variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    named = {each.name: each.default for each in parameters if each.kind not in variable}
+    return named, any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
+
+
+def _check_names(name: str, takes: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]) -> None:
+    """Some pipelines of diffusers take any argument, for those of old, and say nothing of one that they do not know."""
+    for key in (key for call in calls for key in call if key not in takes):
+        raise unknown_name(f"argument of {name}", key, takes)
+
+
+def _check_guider(guider: Any) -> None:
+    """A modular pipeline's guidance may end at a share of the steps."""
+    start, stop = getattr(guider, "_start", 0.0), getattr(guider, "_stop", 1.0)
+    if start > 0 or stop < 1:
+        raise ValueError(
+            f"the guider begins at {start:g} and stops at {stop:g} of the steps, which says nothing of other numbers of steps: "
+            "give one with start=0 and stop=1"
+        )
 
 
 def _is_prompt(key: str, value: Any) -> bool:

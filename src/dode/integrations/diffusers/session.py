@@ -65,7 +65,8 @@ class Session:
     def __init__(self, run: Callable[[Any], Any], scheduler: Any, slot: Slot, t: float) -> None:
         self._asked: queue.SimpleQueue[tuple[Tensor, float] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
-        self._driving = _Driving(scheduler, slot, t, self._exchange)
+        with torch.inference_mode(False):  # its times are written to in the pipeline's thread, which is in no such mode
+            self._driving = _Driving(scheduler, slot, t, self._exchange)
         self._run = run
         context, ambient = contextvars.copy_context(), _Ambient.of_this_thread()
         self._thread = threading.Thread(target=lambda: context.run(self._work, ambient), name="dode pipeline", daemon=True)
@@ -212,22 +213,28 @@ class _Driving(SchedulerMixin, ConfigMixin):
 
 
 class _Ambient(NamedTuple):
-    """What PyTorch keeps for each thread."""
+    """What PyTorch keeps for each thread. Gradients are never wanted."""
 
     stream: Any
+    device: torch.device | None
     autocast: tuple[str, torch.dtype] | None
 
     @classmethod
     def of_this_thread(cls) -> _Ambient:
         stream = torch.cuda.current_stream() if torch.cuda.is_available() else None
+        default = torch.empty(0).device
+        place = None if default.type == "cpu" else default
         for device in ("cuda", "cpu"):
             if torch.is_autocast_enabled(device):
-                return cls(stream, (device, torch.get_autocast_dtype(device)))
-        return cls(stream, None)
+                return cls(stream, place, (device, torch.get_autocast_dtype(device)))
+        return cls(stream, place, None)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
         with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            if self.device is not None:
+                stack.enter_context(self.device)
             if self.stream is not None:
                 stack.enter_context(torch.cuda.device(self.stream.device))
                 stack.enter_context(torch.cuda.stream(self.stream))
