@@ -537,7 +537,7 @@ def test_a_first_output_that_is_shared_begins_with_the_noise_of_image_to_image()
 def test_a_first_output_that_a_pipeline_has_no_place_for_is_refused_in_one_line() -> None:
     ours = DodeScheduler.from_tableaux(shared("zero"), VP_CONFIG)
     ours.set_timesteps(5)
-    with pytest.raises(ValueError, match="without scale_model_input.*: distil with share_first=False") as caught:
+    with pytest.raises(ValueError, match="without scale_model_input.*: distil with firsts=") as caught:
         ours.step(image(), ours.timesteps[0], image())
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="a mean output for each condition"):

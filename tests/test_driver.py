@@ -433,7 +433,7 @@ def test_an_error_of_the_network_comes_out_as_itself(sd: Any) -> None:
         ask(denoiser, x, 5.0)
         with pytest.raises(Odd, match="no more") as caught:
             ask(denoiser, x, 4.0)
-        assert "Toy's call 1 of 2, with no arguments" in str(getattr(caught.value, "__notes__", ""))
+        assert "Toy's call 1 of 2 with no arguments" in str(getattr(caught.value, "__notes__", ""))
         assert not threads()
         # The next call is a new one.
         assert_same(ask(denoiser, x, 5.0), 0.5 * x)
@@ -442,7 +442,7 @@ def test_an_error_of_the_network_comes_out_as_itself(sd: Any) -> None:
 def test_a_call_that_the_pipeline_refuses_is_its_own_error(sd: Any) -> None:
     with pytest.raises(ValueError, match="Provide either `prompt` or `prompt_embeds`") as caught, drive(sd):
         pass
-    assert "StableDiffusionPipeline's call 1 of 1, with no arguments" in str(getattr(caught.value, "__notes__", ""))
+    assert "StableDiffusionPipeline's call with no arguments" in str(getattr(caught.value, "__notes__", ""))
     strict = PIPELINES["flux"].make()
     with pytest.raises(TypeError, match="argument 'guidance'"), drive(strict, prompts=["a cat"], guidance=3):
         pass
@@ -540,7 +540,7 @@ def test_numbers_that_are_not_finite_name_step_and_prompt() -> None:
         dode.distill(pipe, "ddim", 3, prompts=texts, guidance_scale=2.0, **LITTLE)
     told = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
     assert "t = " in told
-    assert "call with the prompts ['the sun over a lake']" in told
+    assert "call with guidance_scale, prompt=['the sun over a lake']" in told
 
 
 def test_an_error_inside_closes_the_calls(sd: Any) -> None:

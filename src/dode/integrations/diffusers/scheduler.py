@@ -357,7 +357,7 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
             if not self._opened:
                 raise ValueError(
                     "this pipeline hands its states to the network without scale_model_input, so that it has no place for a first output "
-                    "that is shared: distil with share_first=False"
+                    "that is shared: distil with firsts=['network']"
                 )
             sample = self._open(sample)
         previous = self._stepper.step(k - self._first, model_output, sample)

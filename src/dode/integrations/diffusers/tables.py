@@ -299,5 +299,5 @@ def _check(table: Table) -> None:
         )
     if tableau.first == "mean" and tableau.mean is None:
         raise ValueError(
-            "the tableau begins with a mean output for each condition, which a pipeline has no place for: distil with share_first=False"
+            "the tableau begins with a mean output for each condition, which a pipeline has no place for: distil with firsts=['network']"
         )
