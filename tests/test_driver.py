@@ -123,6 +123,19 @@ def test_prompts_of_a_batch_are_in_order(sd: Any) -> None:
             assert_same(together[i : i + 1], ask(denoiser, x[i : i + 1], 500.0, [number]))
 
 
+def test_prompts_with_negative_prompts_of_their_own(sd: Any) -> None:
+    x, texts = rows(2, *SHAPE), prompts(2)
+    for negative, scale in ((["ugly", "a lake"], 5.0), (["ugly"], 5.0)):
+        with drive(sd, prompts=texts, negative_prompt=negative, guidance_scale=scale) as (denoiser, _):
+            found = ask(denoiser, x, 300.0, [1, 0])
+            for row, number in enumerate([1, 0]):
+                by_hand = guided(sd, [texts[number]], scale, negative[number % len(negative)])
+                assert_same(found[row : row + 1], by_hand(x[row : row + 1], 300.0))
+    three, told = {"negative_prompt": ["a", "b", "c"]}, "negative_prompt has 3 texts for 2 prompts"
+    with pytest.raises(ValueError, match=told), drive(sd, prompts=texts, **three):
+        pass
+
+
 def test_calls_with_their_own_arguments(sd: Any) -> None:
     x = rows(3, *SHAPE)
     calls = [{"prompt": "a cat", "guidance_scale": 7.0}, {"prompt": "old stone bridge", "guidance_scale": 2.0}]

@@ -117,7 +117,7 @@ class PipelineNetwork:
         self.name = type(pipe).__name__
         self._pipe = pipe
         self._takes, passes_on = _arguments(pipe)
-        self._calls = _of_caller(prompts, calls, call)
+        self._calls, call = _of_caller(prompts, calls, call)
         self._listed = _listed(self._calls)
         self._call = dict(call)
         self.count = len(self._calls)
@@ -361,8 +361,8 @@ def _same_again(generator: Any, count: int) -> Any:
 
 def _of_caller(
     prompts: Sequence[str] | None, calls: Sequence[Mapping[str, Any]] | None, call: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Prompts and calls, checked; one call where there are neither."""
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The calls, of which each prompt makes one, and what they share, checked; one call where there are neither."""
     if prompts is not None and calls is not None:
         raise ValueError("give prompts or calls, not both: the calls may have prompts of their own")
     if isinstance(prompts, str):
@@ -385,7 +385,16 @@ def _of_caller(
             )
     if prompts is not None and "prompt" in call:
         raise ValueError("give prompts or prompt, not both")
-    return [dict(each) for each in calls or [{}]] if prompts is None else [{"prompt": text} for text in prompts]
+    if prompts is None:
+        return [dict(each) for each in calls or [{}]], dict(call)
+    # Other texts may be one for all, alone or in a list, or one for each prompt.
+    apart = {key: value for key, value in call.items() if _is_texts(key, value)}
+    for key, texts in apart.items():
+        if len(texts) not in (1, len(prompts)):
+            raise ValueError(f"{key} has {len(texts)} texts for {len(prompts)} prompts: give one, or one for each prompt")
+    every = {key: list(texts) * (len(prompts) // len(texts)) for key, texts in apart.items()} | {"prompt": list(prompts)}
+    made = [{key: texts[i] for key, texts in every.items()} for i in range(len(prompts))]
+    return made, {key: value for key, value in call.items() if key not in apart}
 
 
 def _listed(calls: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -434,6 +443,10 @@ def _check_guider(guider: Any) -> None:
 
 def _is_text(key: str, value: Any) -> bool:
     return isinstance(value, str) and key.startswith(("prompt", "negative_prompt"))
+
+
+def _is_texts(key: str, value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 0 and all(_is_text(key, text) for text in value)
 
 
 def _is_label(key: str, value: Any) -> bool:
