@@ -24,12 +24,14 @@ class Base:
     scheduler: from the pipeline's own.
     solver, options: of `DodeScheduler.from_solver`.
     to_zero: whether the last step goes to alpha = 1, and not to the lowest time only.
+    noise: its first state for the same noise, in parts of ours.
     """
 
     scheduler: Callable[[Any], Any]
     solver: str
     options: dict[str, Any] = field(default_factory=dict)
     to_zero: bool = True
+    noise: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,10 @@ SUPPORT: dict[str, Support] = {
     "sdxl": Support(EULER),
     "sdxl-base": Support(DDIM, notes=PREFIX),
     "sdxl-refiner": Support(DDIM, middle={"denoising_start": 0.4}, notes=MIDDLE),
-    "playground": Support(Base(own, "edm", {"method": "euler"}), notes="what is distilled is D"),
+    "playground": Support(
+        Base(own, "edm", {"method": "euler"}, noise=6401**0.5 / 80),
+        notes="EDMEuler begins at sqrt(80^2 + 1) times the noise, dode at 80 times",
+    ),
     "sdxl-modular": Support(EULER, "guider", notes="`update_components(scheduler=...)` puts the scheduler in"),
     "pixart": Support(TWO_M),
     "sd3": Support(FLOW),

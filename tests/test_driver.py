@@ -284,6 +284,24 @@ def test_a_generator_draws_the_same_in_every_call(monkeypatch: pytest.MonkeyPatc
     assert torch.equal(generator.get_state(), state)
 
 
+def test_what_a_sample_draws_is_its_own() -> None:
+    """The noise of known pixels, in a batch and alone."""
+    tiny = PIPELINES["sd-inpaint-4"]
+    pipe, x = tiny.make(), rows(2, *SHAPE)
+    rest = {key: value for key, value in tiny.call(1).items() if key not in ("prompt", "negative_prompt")}
+    generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
+    for generator in (None, generators[0]):
+        with drive(pipe, prompts=prompts(2), generator=generator, **rest) as (denoiser, _):
+            both = ask(denoiser, x, 400.0, [1, 0])
+            for row, number in enumerate([1, 0]):
+                assert_same(both[row : row + 1], ask(denoiser, x[row : row + 1], 400.0, [number]))
+    with (
+        pytest.raises(ValueError, match="2 generators for 1 prompts"),
+        drive(pipe, prompts=["a"], generator=generators, **rest),
+    ):
+        pass
+
+
 def test_images_of_a_batch_are_what_a_call_of_one_gives(sd: Any) -> None:
     """Where pipelines cannot make several samples of one call, each has its own."""
     toy = Toy(lambda x, t: x * len(x))

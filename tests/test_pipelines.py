@@ -112,14 +112,15 @@ def test_a_solver_equals_diffusers_own(name: str) -> None:
     tiny, base = PIPELINES[name], SUPPORT[name].base
     pipe = tiny.make()
     theirs = base.scheduler(pipe.scheduler)
-    expected = sampled(tiny, put(pipe, theirs), CALLS, n=2)
+    more = [{"latents": rows(2, *tiny.shape) / noise} for noise in (base.noise, 1.0)] if base.noise != 1 else [{}, {}]
+    expected = sampled(tiny, put(pipe, theirs), CALLS, n=2, **more[0])
     times = theirs.timesteps.tolist()
     with drive(tiny.make(), calls=[tiny.call(1)]) as (denoiser, _):
         schedule, slot = denoiser.schedule, denoiser.net.slot
     stops = list(dict.fromkeys(max(slot.time_of(t), schedule.t_min) for t in times))
     grid = [*stops, schedule.t_clean if base.to_zero else 0.0]
     ours = DodeScheduler.from_solver(base.solver, theirs.config, grid=grid, **base.options)
-    found = sampled(tiny, put(pipe, ours), len(times), n=2)
+    found = sampled(tiny, put(pipe, ours), len(times), n=2, **more[1])
     torch.testing.assert_close(ours.timesteps.double(), theirs.timesteps.double(), rtol=1e-6, atol=1e-6)
     assert difference(found, expected) <= SAME_SOLVER
 
@@ -152,6 +153,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Tensor, 
         pipe = with_table(name)
         if name in WHOLE:
             pipe.save_pretrained(folder / name)
+            # Weights that are loaded lie elsewhere in memory, which changes the last bit of some networks' outputs.
+            pipe = diffusers.DiffusionPipeline.from_pretrained(folder / name)
+            assert type(pipe.scheduler) is DodeScheduler
         else:
             pipe.scheduler.save_pretrained(folder / name / "scheduler")
         here[name] = sampled(PIPELINES[name], pipe, CALLS)

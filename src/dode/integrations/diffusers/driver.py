@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from dode.denoisers import Denoiser, threshold
@@ -272,6 +273,7 @@ class PipelineNetwork:
                     self._pipe.scheduler,
                     self.slot,
                     self.slot.time(self.slot.schedule.t_max),
+                    alike=not isinstance({**self._call, **self._calls[rows[0]]}.get("generator"), list | tuple),
                 )
                 self._check(found, rows)
             except Exception as error:
@@ -302,8 +304,20 @@ class PipelineNetwork:
         ours = {"num_inference_steps": LENGTH, "output_type": "latent"}
         call |= {key: ours[key] for key in self._ours}
         if "generator" in self._takes:
-            call["generator"] = _same_again(call.get("generator"), len(rows))
+            call["generator"] = self._generators(call.get("generator"), rows)
         return {key: value for key, value in call.items() if key not in _RANGE}
+
+    def _generators(self, given: Any, rows: tuple[int, ...]) -> Any:
+        """What a sample draws is the same in every call, whatever samples are beside it: its own copy of one generator."""
+        several = list(given) if isinstance(given, list | tuple) else [given]
+        for each in several:
+            if not isinstance(each, torch.Generator | None):
+                raise TypeError(f"generator is a torch.Generator or a list of them, got {type(each).__name__}")
+        if len(several) not in (1, self.count):
+            raise ValueError(f"there are {len(several)} generators for {self.count} prompts: give one, or one for each prompt")
+        if len(rows) == 1 or not _takes_lists(self._pipe):
+            return _same_again(several[rows[0] % len(several)])
+        return [_same_again(several[row % len(several)]) for row in rows]
 
     def _copied(self, call: Mapping[str, Any], count: int) -> dict[str, Any]:
         """What makes a call of one sample one of several."""
@@ -346,14 +360,15 @@ def _hush(blocks: Any) -> None:
         _hush(block)
 
 
-def _same_again(generator: Any, count: int) -> Any:
-    """Generators that draw the same in every call, whichever of them is opened when: copies, for so many samples."""
+def _takes_lists(pipe: Any) -> bool:
+    """Whether a pipeline takes a list of generators, one a sample: diffusers' own do."""
+    return isinstance(pipe, DiffusionPipeline) or hasattr(pipe, "_blocks")
+
+
+def _same_again(generator: torch.Generator | None) -> torch.Generator:
+    """One that draws the same in every call: a copy."""
     if generator is None:
         return torch.Generator("cpu").manual_seed(0)
-    if not isinstance(generator, torch.Generator | list | tuple):
-        raise TypeError(f"generator is a torch.Generator or a list of them, got {type(generator).__name__}")
-    if isinstance(generator, list | tuple):
-        return [_same_again(each, 1) for each in (generator if len(generator) > 1 else list(generator) * count)]
     copied = torch.Generator(generator.device)
     copied.set_state(generator.get_state())
     return copied
