@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from dode.denoisers import Denoiser, threshold
@@ -26,6 +27,7 @@ from dode.integrations.diffusers.configs import of_network, translated
 from dode.integrations.diffusers.session import LENGTH, Answer, Session
 from dode.models.scheduler_configs import SchedulerConfig
 from dode.models.slots import Slot, slot_of
+from dode.names import unknown_name
 from dode.notes import add_note
 
 # Samples in one call where the caller does not say: with guidance a network has twice as many before it.
@@ -38,8 +40,16 @@ _COPIES = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_
 _OURS = ("num_inference_steps", "timesteps", "sigmas", "latents", "output_type", "return_dict")
 # Where a loop begins or ends in time: driven, it runs wherever it is asked.
 _RANGE = ("denoising_start", "denoising_end")
-# What these switch by the number of a step is no function of state and time.
-_BY_STEP = ("control_guidance_start", "control_guidance_end")
+# What these switch, or see, by the number of a step is no function of state and time.
+_BY_STEP = (
+    "control_guidance_start",
+    "control_guidance_end",
+    "skip_layer_guidance_start",
+    "skip_layer_guidance_stop",
+    "cfg_trunc_ratio",
+    "callback",
+    "callback_on_step_end",
+)
 
 
 @contextmanager
@@ -107,11 +117,17 @@ class PipelineNetwork:
     ) -> None:
         self.name = type(pipe).__name__
         self._pipe = pipe
-        self._takes, self._any = _arguments(pipe)
-        self._calls = _of_caller(prompts, calls, call)
+        self._takes, passes_on = _arguments(pipe)
+        self._calls, call = _of_caller(prompts, calls, call)
         self._listed = _listed(self._calls)
         self._call = dict(call)
         self.count = len(self._calls)
+        self._ours = [name for name in ("num_inference_steps", "output_type") if name in self._takes]
+        if passes_on and not self._ours:  # to another pipeline
+            self._ours = ["num_inference_steps"]
+        elif passes_on:
+            _check_names(self.name, self._takes, [call, *self._calls])
+        _check_guider(getattr(pipe, "guider", None))
         config = translated(pipe.scheduler)
         self._thresholding = (
             (config["dynamic_thresholding_ratio"], config["sample_max_value"]) if config.get("thresholding") else None
@@ -174,7 +190,8 @@ class PipelineNetwork:
         found = {value for call in self._calls for value in [({**self._call, **call}).get("guidance_scale")]}
         if found == {None}:
             default = self._takes.get("guidance_scale")
-            found = {default} if isinstance(default, int | float) else {None}
+            # A modular pipeline has it in a part of its own.
+            found = {getattr(getattr(self._pipe, "guider", None), "guidance_scale", default)}
         value = found.pop() if len(found) == 1 else None
         return float(value) if isinstance(value, int | float) else None
 
@@ -214,6 +231,7 @@ class PipelineNetwork:
             answer = session.ask(handed.clone(), self.slot.time(t))
         except BaseException as error:
             self._sessions.pop(rows, None)
+            session.close()
             if isinstance(error, Exception):
                 add_note(error, f"in {self._named(rows)}")
             raise
@@ -255,6 +273,7 @@ class PipelineNetwork:
                     self._pipe.scheduler,
                     self.slot,
                     self.slot.time(self.slot.schedule.t_max),
+                    alike=not isinstance({**self._call, **self._calls[rows[0]]}.get("generator"), list | tuple),
                 )
                 self._check(found, rows)
             except Exception as error:
@@ -283,10 +302,22 @@ class PipelineNetwork:
         elif len(rows) > 1:
             call |= self._copied(call, len(rows))
         ours = {"num_inference_steps": LENGTH, "output_type": "latent"}
-        call |= {key: value for key, value in ours.items() if key in self._takes}
-        if "generator" in self._takes and call.get("generator") is None:
-            call["generator"] = torch.Generator("cpu").manual_seed(0)  # what it draws is the same in every call
+        call |= {key: ours[key] for key in self._ours}
+        if "generator" in self._takes:
+            call["generator"] = self._generators(call.get("generator"), rows)
         return {key: value for key, value in call.items() if key not in _RANGE}
+
+    def _generators(self, given: Any, rows: tuple[int, ...]) -> Any:
+        """What a sample draws is the same in every call, whatever samples are beside it: its own copy of one generator."""
+        several = list(given) if isinstance(given, list | tuple) else [given]
+        for each in several:
+            if not isinstance(each, torch.Generator | None):
+                raise TypeError(f"generator is a torch.Generator or a list of them, got {type(each).__name__}")
+        if len(several) not in (1, self.count):
+            raise ValueError(f"there are {len(several)} generators for {self.count} prompts: give one, or one for each prompt")
+        if len(rows) == 1 or not _takes_lists(self._pipe):
+            return _same_again(several[rows[0] % len(several)])
+        return [_same_again(several[row % len(several)]) for row in rows]
 
     def _copied(self, call: Mapping[str, Any], count: int) -> dict[str, Any]:
         """What makes a call of one sample one of several."""
@@ -301,7 +332,8 @@ class PipelineNetwork:
         given = self._call | self._calls[rows[0]]
         said = {key: [self._calls[row][key] for row in dict.fromkeys(rows)] for key in self._listed}
         words = [f"{key}={said[key]}" if key in said else key for key in given]
-        return f"{self.name}'s call with {', '.join(words) or 'no arguments'}"
+        which = f" {rows[0] + 1} of {self.count}" if self.count > 1 and not said else ""
+        return f"{self.name}'s call{which} with {', '.join(words) or 'no arguments'}"
 
 
 def _run(pipe: Any, scheduler: Any, call: Mapping[str, Any]) -> Any:
@@ -309,15 +341,43 @@ def _run(pipe: Any, scheduler: Any, call: Mapping[str, Any]) -> Any:
     copied = copy.copy(pipe)
     copied.scheduler = scheduler
     bar = dict(getattr(pipe, "_progress_bar_config", None) or {})
-    with suppress(AttributeError):
-        copied.set_progress_bar_config(**bar | {"disable": True})
+    if getattr(pipe, "_blocks", None) is not None:
+        copied._blocks = copy.deepcopy(pipe._blocks)  # a modular one's: they hold the bars, and no networks
+        _hush(copied._blocks)
+        if getattr(pipe, "guider", None) is not None:
+            copied.guider = copy.copy(pipe.guider)  # it notes the step that it is at
+    else:
+        with suppress(AttributeError):
+            copied.set_progress_bar_config(**bar | {"disable": True})
     return copied(**call)
+
+
+def _hush(blocks: Any) -> None:
+    """Turn off the progress bars of a modular pipeline's blocks, at every depth."""
+    for block in (getattr(blocks, "sub_blocks", None) or {}).values():
+        if hasattr(block, "set_progress_bar_config"):
+            block.set_progress_bar_config(disable=True)
+        _hush(block)
+
+
+def _takes_lists(pipe: Any) -> bool:
+    """Whether a pipeline takes a list of generators, one a sample: diffusers' own do."""
+    return isinstance(pipe, DiffusionPipeline) or hasattr(pipe, "_blocks")
+
+
+def _same_again(generator: torch.Generator | None) -> torch.Generator:
+    """One that draws the same in every call: a copy."""
+    if generator is None:
+        return torch.Generator("cpu").manual_seed(0)
+    copied = torch.Generator(generator.device)
+    copied.set_state(generator.get_state())
+    return copied
 
 
 def _of_caller(
     prompts: Sequence[str] | None, calls: Sequence[Mapping[str, Any]] | None, call: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Prompts and calls, checked; one call where there are neither."""
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The calls, of which each prompt makes one, and what they share, checked; one call where there are neither."""
     if prompts is not None and calls is not None:
         raise ValueError("give prompts or calls, not both: the calls may have prompts of their own")
     if isinstance(prompts, str):
@@ -340,7 +400,16 @@ def _of_caller(
             )
     if prompts is not None and "prompt" in call:
         raise ValueError("give prompts or prompt, not both")
-    return [dict(each) for each in calls or [{}]] if prompts is None else [{"prompt": text} for text in prompts]
+    if prompts is None:
+        return [dict(each) for each in calls or [{}]], dict(call)
+    # Other texts may be one for all, alone or in a list, or one for each prompt.
+    apart = {key: value for key, value in call.items() if _is_texts(key, value)}
+    for key, texts in apart.items():
+        if len(texts) not in (1, len(prompts)):
+            raise ValueError(f"{key} has {len(texts)} texts for {len(prompts)} prompts: give one, or one for each prompt")
+    every = {key: list(texts) * (len(prompts) // len(texts)) for key, texts in apart.items()} | {"prompt": list(prompts)}
+    made = [{key: texts[i] for key, texts in every.items()} for i in range(len(prompts))]
+    return made, {key: value for key, value in call.items() if key not in apart}
 
 
 def _listed(calls: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -360,16 +429,39 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _arguments(pipe: Any) -> tuple[dict[str, Any], bool]:
-    """The arguments of a pipeline's call with their defaults; those of a modular one are its blocks' inputs."""
+    """The arguments of a pipeline's call with their defaults, and whether it takes any others; those of a modular one are its blocks'
+    inputs."""
     blocks = getattr(pipe, "blocks", None)
     if blocks is not None and hasattr(blocks, "inputs"):
-        return {each.name: each.default for each in blocks.inputs if each.name}, True
-    parameters = inspect.signature(type(pipe).__call__).parameters
-    return {name: each.default for name, each in parameters.items() if name != "self"}, False
+        return {each.name: each.default for each in blocks.inputs if each.name}, False
+    parameters = list(inspect.signature(type(pipe).__call__).parameters.values())[1:]
+    variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    named = {each.name: each.default for each in parameters if each.kind not in variable}
+    return named, any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
+
+
+def _check_names(name: str, takes: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]) -> None:
+    """Some pipelines of diffusers take any argument, for those of old, and say nothing of one that they do not know."""
+    for key in (key for call in calls for key in call if key not in takes):
+        raise unknown_name(f"argument of {name}", key, takes)
+
+
+def _check_guider(guider: Any) -> None:
+    """A modular pipeline's guidance may end at a share of the steps."""
+    start, stop = getattr(guider, "_start", 0.0), getattr(guider, "_stop", 1.0)
+    if start > 0 or stop < 1:
+        raise ValueError(
+            f"the guider begins at {start:g} and stops at {stop:g} of the steps, which says nothing of other numbers of steps: "
+            "give one with start=0 and stop=1"
+        )
 
 
 def _is_text(key: str, value: Any) -> bool:
     return isinstance(value, str) and key.startswith(("prompt", "negative_prompt"))
+
+
+def _is_texts(key: str, value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 0 and all(_is_text(key, text) for text in value)
 
 
 def _is_label(key: str, value: Any) -> bool:

@@ -53,6 +53,7 @@ class Session:
         scheduler: the pipeline's own, whose configuration is shown.
         slot: what the loop makes of times and states.
         t: the network's time to begin at.
+        alike: whether the noise that the loop puts into its states is the same for all samples, as each of them has it alone.
 
     Attributes:
         first: the first evaluation, at a state of the pipeline's own.
@@ -62,10 +63,11 @@ class Session:
         Exception: what the pipeline raises before its first evaluation.
     """
 
-    def __init__(self, run: Callable[[Any], Any], scheduler: Any, slot: Slot, t: float) -> None:
+    def __init__(self, run: Callable[[Any], Any], scheduler: Any, slot: Slot, t: float, *, alike: bool = False) -> None:
         self._asked: queue.SimpleQueue[tuple[Tensor, float] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
-        self._driving = _Driving(scheduler, slot, t, self._exchange)
+        with torch.inference_mode(False):  # its times are written to in the pipeline's thread, which is in no such mode
+            self._driving = _Driving(scheduler, slot, t, self._exchange, alike)
         self._run = run
         context, ambient = contextvars.copy_context(), _Ambient.of_this_thread()
         self._thread = threading.Thread(target=lambda: context.run(self._work, ambient), name="dode pipeline", daemon=True)
@@ -131,12 +133,16 @@ class _Driving(SchedulerMixin, ConfigMixin):
     order = 1
     init_noise_sigma = 1.0
 
-    def __init__(self, scheduler: Any, slot: Slot, t: float, exchange: Callable[[Answer], tuple[Tensor, float]]) -> None:
+    def __init__(
+        self, scheduler: Any, slot: Slot, t: float, exchange: Callable[[Answer], tuple[Tensor, float]], alike: bool
+    ) -> None:
         self._internal_dict = scheduler.config
+        self._alike = alike
         self._slot = slot
         self._exchange = exchange
         self._start = t
         self._next = t
+        self._state: Tensor | None = None  # that was handed out last
         self.index = -1  # of the entry of `timesteps` that the loop is at
         self.mu: float | None = None
         self.asked_to_scale = False
@@ -184,7 +190,14 @@ class _Driving(SchedulerMixin, ConfigMixin):
         return sample * self._slot.input_scale(self._slot.point(self._slot.time_of(self._next)))
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Any = None) -> Tensor:
-        """At the time that the loop is at, or is about to read."""
+        """At the time that the loop is at, or is about to read. At the first time a loop leaves its states as they are: they are noise."""
+        state = self._state
+        if state is not None and self._next == self._start and state.shape == original_samples.shape:
+            return state
+        if (
+            self._alike
+        ):  # a loop that draws for an image before it repeats it leaves the first sample's generator ahead of the others'
+            noise = noise[:1].expand_as(noise)
         point = self._slot.point(self._slot.time_of(self._next))
         return original_samples * point.alpha + noise * point.sigma
 
@@ -196,7 +209,7 @@ class _Driving(SchedulerMixin, ConfigMixin):
     ) -> Any:
         self._enter(timestep)
         x, t = self._exchange(Answer(model_output, sample))
-        self._next = t
+        self._next, self._state = t, x
         if self.index + 1 < LENGTH:
             self.timesteps[self.index + 1] = t
             self.sigmas[self.index + 1] = self._slot.noise_level(self._slot.point(self._slot.time_of(t)))
@@ -219,22 +232,28 @@ class _Driving(SchedulerMixin, ConfigMixin):
 
 
 class _Ambient(NamedTuple):
-    """What PyTorch keeps for each thread."""
+    """What PyTorch keeps for each thread. Gradients are never wanted."""
 
     stream: Any
+    device: torch.device | None
     autocast: tuple[str, torch.dtype] | None
 
     @classmethod
     def of_this_thread(cls) -> _Ambient:
         stream = torch.cuda.current_stream() if torch.cuda.is_available() else None
+        default = torch.empty(0).device
+        place = None if default.type == "cpu" else default
         for device in ("cuda", "cpu"):
             if torch.is_autocast_enabled(device):
-                return cls(stream, (device, torch.get_autocast_dtype(device)))
-        return cls(stream, None)
+                return cls(stream, place, (device, torch.get_autocast_dtype(device)))
+        return cls(stream, place, None)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
         with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            if self.device is not None:
+                stack.enter_context(self.device)
             if self.stream is not None:
                 stack.enter_context(torch.cuda.device(self.stream.device))
                 stack.enter_context(torch.cuda.stream(self.stream))
