@@ -157,8 +157,9 @@ def distill(
 ) -> None:
     """Distil a solver for a network or a pipeline and save it.
 
-    A folder with a model_index.json is a pipeline, driven whole as it is, where --out does not end in .json; else its network is taken alone.
-    So is whatever a function returns. A pipeline's --out is a scheduler folder with a model card, for `DodeScheduler.from_pretrained`.
+    A folder with a model_index.json is driven as a pipeline, whole and as it is, with --prompts, --call, or an --out that does not end in
+    .json; else its network is taken alone. What a function returns is what it is. For a pipeline --out is a scheduler folder with a model
+    card, which `DodeScheduler.from_pretrained` reads.
 
     For example: dode distill fashion --solver deis --nfe 8 --out deis-8.json
 
@@ -181,12 +182,18 @@ def distill(
     precision = _precision(dtype)
     if cache is not None:
         check_folder(cache)
-    found = _found(model, asked.of_pipeline or out.suffix != ".json")
-    whole = found.pipeline or len(budgets) > 1
-    if whole and out.suffix == ".json":
-        what = "a pipeline's tables" if found.pipeline else "tables of several numbers of evaluations"
+    one = out.suffix == ".json"
+    if one and (len(budgets) > 1 or asked.of_pipeline):
+        what = "a pipeline's tables" if asked.of_pipeline else "tables of several numbers of evaluations"
         raise ValueError(f"{what} are written into a folder: give --out one, got {out}")
-    _reserve(context, out, whole, found.pipeline, force)
+    if one:
+        _reserve(context, out, None, force)
+    found = _found(model, not one)
+    if one and found.pipeline:
+        raise ValueError(f"a pipeline's tables are written into a folder: give --out one, got {out}")
+    whole = found.pipeline or len(budgets) > 1
+    if not one:
+        _reserve(context, out, (_OF_PIPELINE if found.pipeline else _OF_NETWORK) if whole else None, force)
     planned = {
         **grids,
         **how,
@@ -221,7 +228,7 @@ def distill(
 
         with _failing_in_a_line():
             result = run(pipe, chosen, number, batch_size=batch_size, **planned, **given)
-        told = {"command": _command(), "pictures": pictures, "progress": True}
+        told: dict[str, Any] = {"command": _command(), "pictures": pictures, "progress": True}
         save_scheduler(result, pipe, out, overwrite=force, batch_size=batch_size, **told, **given)
     console.print(result.summary())
     listed = f": {', '.join(map(str, budgets))} calls" if whole else ""
@@ -620,8 +627,8 @@ def _found(model: str, as_pipeline: bool) -> _Found:
         return _Found(True, index)
     if index.needs_more is not None:
         raise ValueError(
-            f"{model} is a pipeline whose network needs its {printable(index.needs_more)}: it is run as a whole, and its tables are a folder "
-            "(dode distill --out FOLDER, dode sample --scheduler FOLDER)"
+            f"{model} is a pipeline whose network needs its {printable(index.needs_more)}: it is run as a whole, and its tables are a "
+            "folder (dode distill --out FOLDER, dode sample --scheduler FOLDER)"
         )
     return _Found(False, model)
 
@@ -747,7 +754,7 @@ def _by_pipeline(
     if table is not None:
         warn_of_guidance(setting_of(table), pipe, given.get("guidance_scale"))
     count = n or len(given.get("prompts") or given["calls"])
-    with Progress(console=errors, transient=True) as bar, _failing_in_a_line():
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar, _failing_in_a_line():
         task = bar.add_task("sampling", total=count)
         advance = lambda done: bar.advance(task, done)  # noqa: E731
         samples = pictures(pipe, scheduler, calls, count, seed=seed, batch_size=batch_size, advance=advance, **given)
@@ -809,12 +816,12 @@ def _failing_in_a_line() -> Iterator[None]:
         raise raised from error
 
 
-def _reserve(context: typer.Context, out: Path, whole: bool, pipeline: bool, force: bool) -> None:
-    """See that the output can be written, and hold it for this run."""
+def _reserve(context: typer.Context, out: Path, names: Sequence[str] | None, force: bool) -> None:
+    """See that the output can be written, and hold it for this run; `names`: of a folder's files, None for a file."""
     from dode.locks import output_file, output_whole_folder
 
-    if whole:
-        context.with_resource(output_whole_folder(out, _OF_PIPELINE if pipeline else _OF_NETWORK, overwrite=force))
+    if names is not None:
+        context.with_resource(output_whole_folder(out, names, overwrite=force))
     else:
         context.with_resource(output_file(out, overwrite=force))
 

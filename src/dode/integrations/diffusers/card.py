@@ -47,7 +47,7 @@ class Pictures(NamedTuple):
     prompts: tuple[str, ...] = ()
 
 
-def card(made: Sequence[Made], name: str, command: str, pictures: Pictures, *, texts: bool = True) -> str:
+def card(made: Sequence[Made], name: str, command: str, pictures: Pictures, call: Mapping[str, Any]) -> str:
     """A README.md; foreign text in it is escaped.
 
     Args:
@@ -55,7 +55,7 @@ def card(made: Sequence[Made], name: str, command: str, pictures: Pictures, *, t
         name: of the folder.
         command: what made them, as it was given.
         pictures: what there are of them.
-        texts: whether the pipeline is called with prompts.
+        call: arguments of one of the pipeline's calls.
     """
     setting = setting_of(made[0].tableau)
     pipeline = str(setting.get("pipeline") or "the pipeline")
@@ -66,7 +66,7 @@ def card(made: Sequence[Made], name: str, command: str, pictures: Pictures, *, t
         f"A scheduler for diffusers that runs {escaped(pipeline)} with {calls} calls of its network, guidance not counted. It holds "
         f"{'one table' if len(made) == 1 else f'{len(made)} tables'} of numbers and no weights: the coefficients of a few-step ODE solver, "
         "fitted so that its end points follow those of a many-step run on the same noise, with the network frozen "
-        "(*Distilled-ODE solvers*, Kim, Tang, Yu, CVPR 2024, [arXiv 2309.16421](https://arxiv.org/abs/2309.16421), and what dode adds to it).",
+        "(*Distilled-ODE solvers*, Kim, Tang, Yu, CVPR 2024, [arXiv 2309.16421](https://arxiv.org/abs/2309.16421), and more).",
         "## For which model and setting",
         _settings([each.tableau for each in made]),
         "Another guidance scale, size of image or network than this: what is gained there is not known. Another noise schedule, "
@@ -76,14 +76,14 @@ def card(made: Sequence[Made], name: str, command: str, pictures: Pictures, *, t
         "## Pictures",
         *_pictures(made, pictures),
         "## How to load it",
-        _code(setting, name, made[-1].tableau.nfe, texts),
+        _code(setting, name, made[-1].tableau.nfe, call),
         f"`num_inference_steps` counts network calls and may be {_listed([str(each.tableau.nfe) for each in made], 'or')}. "
         "`dode show FOLDER` prints what is held.",
         "## How it was made",
         *_making(made, command),
         "## Licence",
-        "The network is not in this folder; it keeps its own licence, which may say something of what is made with it. dode is MIT licensed "
-        "and claims nothing of the numbers that it computes.",
+        "The network is not in this folder; it keeps its own licence, which may say something of what is made with it. dode is MIT "
+        "licensed and claims nothing of the numbers that it computes.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -146,7 +146,7 @@ def _errors(made: Sequence[Made]) -> list[str]:
 
 
 def _row(tableau: Tableau, base: Tableau, found: DistillationFile, shown: ErrorsFile) -> list[str]:
-    ends = [(None, None), (None, None)]
+    ends: list[tuple[str | None, str | None]] = [(None, None), (None, None)]
     for i, end in enumerate((shown.base_end, shown.distilled_end)):
         if end is not None:
             ends[i] = (_figure(end.mean), _figure(end.median))
@@ -166,8 +166,8 @@ def _measured(found: DistillationFile, shown: ErrorsFile) -> str:
     level = f"{100 * statistics.LEVEL:.0f} % intervals in brackets"
     if not found.held_out:
         return (
-            f"Mean square distance, over the numbers of a state, of the end points to the teacher's on the {shown.samples} noises that were "
-            f"**fitted**; {level}. Nothing was held out, so that these say little of other noise."
+            f"Mean square distance, over the numbers of a state, of the end points to the teacher's on the {shown.samples} noises that "
+            f"were **fitted**; {level}. Nothing was held out, so that these say little of other noise."
         )
     reference = found.reference
     against = "the teacher" if reference is None else f"a reference ({escaped(reference.name)})"
@@ -177,8 +177,8 @@ def _measured(found: DistillationFile, shown: ErrorsFile) -> str:
         else f" The reference may be off by {_number(reference.error)} itself; the teacher is {_number(reference.teacher)} off it."
     )
     return (
-        f"Mean square distance, over the numbers of a state, of the end points to those of {against}, on {shown.samples} held-out noises that "
-        f"neither fitted nor chose; {level}.{doubt}"
+        f"Mean square distance, over the numbers of a state, of the end points to those of {against}, on {shown.samples} held-out noises "
+        f"that neither fitted nor chose; {level}.{doubt}"
     )
 
 
@@ -189,8 +189,8 @@ def _pictures(made: Sequence[Made], pictures: Pictures) -> list[str]:
     if pictures.prompts:
         parts.append("Columns: " + "; ".join(f"“{escaped(text)}”" for text in pictures.prompts) + ".")
     last = "" if pictures.teacher is None else f"; below, {escaped(pictures.teacher)}, as the teacher"
-    for (tableau, base), calls in zip(made, pictures.calls):
-        rows = f"{calls} calls of {escaped(base.solver)}; {calls} calls of this scheduler ({escaped(tableau.solver)}, distilled){last}"
+    for (_, base), calls in zip(made, pictures.calls):
+        rows = f"{calls} calls of {escaped(base.solver)}; {calls} calls of this scheduler{last}"
         parts += [
             f"![pictures with {calls} calls](pictures-{calls}.png)",
             f"*From the same noise in every row. Above, {rows}.*",
@@ -198,11 +198,13 @@ def _pictures(made: Sequence[Made], pictures: Pictures) -> list[str]:
     return parts
 
 
-def _code(setting: Mapping[str, Any], name: str, nfe: int, texts: bool) -> str:
+def _code(setting: Mapping[str, Any], name: str, nfe: int, call: Mapping[str, Any]) -> str:
     model = _on_hub(setting) or "PATH OR NAME OF THE MODEL"
     scale = setting.get("guidance_scale")
-    guided = f", guidance_scale={scale:g}" if isinstance(scale, int | float) else ""
-    first = '"a prompt", ' if texts else ""
+    told = {**call, "num_inference_steps": nfe, **({"guidance_scale": scale} if isinstance(scale, int | float) else {})}
+    arguments = ", ".join(f"{key}={_value(value)}" for key, value in told.items())
+    shape = setting.get("shape")
+    gives = "frames" if isinstance(shape, list) and len(shape) == 4 else "images"
     lines = [
         "# pip install dode[diffusers]",
         "from diffusers import DiffusionPipeline",
@@ -210,9 +212,16 @@ def _code(setting: Mapping[str, Any], name: str, nfe: int, texts: bool) -> str:
         "",
         f"pipe = DiffusionPipeline.from_pretrained({json.dumps(model)})",
         f"pipe.scheduler = DodeScheduler.from_pretrained({json.dumps(printable(name))})",
-        f"images = pipe({first}num_inference_steps={nfe}{guided}).images",
+        f"{gives} = pipe({arguments}).{gives}",
     ]
     return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _value(value: Any) -> str:
+    """As it is written in Python where it is short; what is no number, text or list of these stands as dots."""
+    plain = isinstance(value, str | int | float | bool | list) or value is None
+    text = printable(repr(value))
+    return text if plain and len(text) <= 80 and "`" not in text else "..."
 
 
 def _making(made: Sequence[Made], command: str) -> list[str]:
@@ -223,9 +232,9 @@ def _making(made: Sequence[Made], command: str) -> list[str]:
             continue
         spent = ", ".join(f"{n:,} {printable(what)}" for what, n in found.evaluations.items() if n)
         lines.append(
-            f"- {tableau.nfe} calls: {escaped(tableau.title)}; effort {escaped(found.effort)}, {found.samples} fitting and {found.validation} "
-            f"validation samples, seed {found.seed}; teacher {escaped(found.teacher)}; given out: {escaped(found.chosen)}; "
-            f"evaluations: {escaped(spent, _LINE)}; {found.seconds:.0f} s"
+            f"- {tableau.nfe} calls: {escaped(tableau.title)}; effort {escaped(found.effort)}, {found.samples} fitting and "
+            f"{found.validation} validation samples, seed {found.seed}; teacher {escaped(found.teacher)}; "
+            f"given out: {escaped(found.chosen)}; evaluations: {escaped(spent, _LINE)}; {found.seconds:.0f} s"
         )
     said_with = [f"    {printable(command, _LINE)}"] if command else []
     return [*said_with, "\n".join(lines), "With " + ", ".join(_versions()) + "."]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,10 +71,19 @@ def pictures(
             with torch.no_grad():
                 found.append(_numbers(_run(pipe, scheduler, given)))
         except Exception as error:
-            add_note(error, f"in {type(pipe).__name__}'s call with {given.get('prompt') or ', '.join(given)}")
+            add_note(
+                error, f"in {type(pipe).__name__}'s call with {_told(texts, indices, {**call, **each[first % len(each)]})}"
+            )
             raise
         advance(len(indices))
     return torch.cat(found)
+
+
+def _told(texts: list[str] | None, indices: Iterable[int], call: Mapping[str, Any]) -> str:
+    """The call, for people."""
+    if texts is not None:
+        return f"the prompts {list(dict.fromkeys(texts[i % len(texts)] for i in indices))}"
+    return ", ".join(call) or "no arguments"
 
 
 def _seed(seed: int, i: int) -> int:

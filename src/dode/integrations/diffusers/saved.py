@@ -137,13 +137,13 @@ def save_scheduler(
         if found.missing:
             warnings.warn(f"the card has no pictures: {found.missing}", stacklevel=2)
 
+    one = {"prompt": "a prompt", **call} if prompts is not None else {**call, **(calls[0] if calls else {})}
+
     def write(temporary: Path) -> None:
         scheduler.save_pretrained(temporary)
         for name, sheet in sheets.items():
             sheet.save(temporary / name)
-        text = card(
-            [Made(result.tableau, result.base) for result in results], where.name, command, found, texts=prompts is not None
-        )
+        text = card([Made(result.tableau, result.base) for result in results], where.name, command, found, one)
         (temporary / "README.md").write_text(text, encoding="utf-8")
 
     write_folder(where, write, NAMES, overwrite=overwrite)
@@ -185,8 +185,8 @@ def check_fits(scheduler: DodeScheduler, held: Held, pipe: Any) -> None:
         fitted = setting.get("network_hash")
         if fitted is not None and said is not None and fitted != said:
             warnings.warn(
-                f"the tables of {held.folder} were fitted for another network ({printable(setting.get('model') or setting.get('pipeline'))}): "
-                "what they gain for this one is not known",
+                f"the tables of {held.folder} were fitted for another network "
+                f"({printable(setting.get('model') or setting.get('pipeline'))}): what they gain for this one is not known",
                 stacklevel=2,
             )
             return
@@ -200,7 +200,8 @@ def warn_of_guidance(setting: Mapping[str, Any], pipe: Any, given: float | None)
     asked = _arguments(pipe)[0].get("guidance_scale") if given is None else given
     if isinstance(fitted, int | float) and isinstance(asked, int | float) and float(asked) != float(fitted):
         warnings.warn(
-            f"the table was fitted at guidance_scale = {fitted:g} and is run at {asked:g}: what it gains there is not known; distil one for it",
+            f"the table was fitted at guidance_scale = {fitted:g} and is run at {asked:g}: what it gains there is not known; distil one "
+            "for it",
             stacklevel=2,
         )
 
@@ -266,6 +267,7 @@ def _bar(show: bool, total: int) -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("pictures for the card", total=total)
         yield lambda count: bar.advance(task, count)
