@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -221,7 +222,7 @@ def distill(
         given = _arguments_of_calls(
             asked, guided, [*planned, "directions", "shrink", "refine", "times", "noise", "targets", "share_first"]
         )
-        pipe = _pipeline(context, found, device, precision)
+        pipe = _pipeline(context, found, device, precision, asked)
 
         from dode.front import distill as run
         from dode.integrations.diffusers.saved import save_scheduler
@@ -270,7 +271,8 @@ def sample(
 ) -> None:
     """Sample with a saved tableau or scheduler folder, or with a solver as it is.
 
-    With --scheduler the pipeline itself runs, and its decoded images are written.
+    With --scheduler the pipeline itself runs, and its decoded images are written; guided as the table was fitted, unless
+    --guidance-scale says otherwise.
 
     For example: dode sample fashion --tableau deis-8.json -n 64 --seed 0 --out grid.png
 
@@ -295,8 +297,11 @@ def sample(
         samples, calls = _by_pipeline(
             context, model, scheduler, nfe, n, asked, guided, seed, batch_size, device, precision, strict=strict
         )
+        count = len(samples)
+        if samples.ndim == 5 and out.suffix == ".png":  # a video's frames in a row
+            columns, samples = columns or samples.shape[1], samples.flatten(0, 1)
         save_samples(samples, out, columns, overwrite=force)
-        console.print(f"wrote {out}: {len(samples)} samples, {calls} NFE", highlight=False, soft_wrap=True)
+        console.print(f"wrote {out}: {count} samples, {calls} NFE", highlight=False, soft_wrap=True)
         return
     n = 64 if n is None else n
     found = _found(model, False)
@@ -549,6 +554,8 @@ def common(
 def main() -> None:
     """Run the command line: bad input is one line on standard error and exit code 2, a result that diverges 3, Ctrl-C 130."""
     warnings.showwarning = _warn
+    for library in ("DIFFUSERS", "TRANSFORMERS"):  # what they log while they are imported is not of the caller's doing
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
     try:
         code = app(standalone_mode=False)
     except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as error:
@@ -741,18 +748,18 @@ def _by_pipeline(
     found = _found(model, True)
     if not found.pipeline:
         raise ValueError(f"--scheduler is for pipelines, and {model} is a network: give --tableau FILE")
-    pipe = _pipeline(context, found, device, dtype)
+    pipe = _pipeline(context, found, device, dtype, asked)
 
     from rich.progress import Progress
 
     from dode.integrations.diffusers.pictures import pictures
-    from dode.integrations.diffusers.saved import check_fits, scheduler_of, warn_of_guidance
+    from dode.integrations.diffusers.saved import check_fits, guided_as, scheduler_of
 
     scheduler = scheduler_of(held)
     if strict:
         check_fits(scheduler, held, pipe)
     if table is not None:
-        warn_of_guidance(setting_of(table), pipe, given.get("guidance_scale"))
+        given = guided_as(setting_of(table), pipe, given)
     count = n or len(given.get("prompts") or given["calls"])
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar, _failing_in_a_line():
         task = bar.add_task("sampling", total=count)
@@ -779,7 +786,7 @@ def _network(found: _Found, guidance: dict[str, Any], batch_size: int | None, de
     return denoiser
 
 
-def _pipeline(context: typer.Context, found: _Found, device: str | None, dtype: str | None) -> Any:
+def _pipeline(context: typer.Context, found: _Found, device: str | None, dtype: str | None, asked: _Asked) -> Any:
     """The pipeline, where it is to run; what diffusers logs is not shown from here on."""
     from dode.models.index import require
 
@@ -788,16 +795,19 @@ def _pipeline(context: typer.Context, found: _Found, device: str | None, dtype: 
         _check_device(device)
     import torch
 
-    from dode.integrations.diffusers.saved import load_pipeline, quiet
+    from dode.integrations.diffusers.saved import check_call, load_pipeline, quiet
 
     context.with_resource(quiet())
     kind = None if dtype is None else _torch_dtype(dtype)
     if found.ready:
         pipe = found.source
-        return pipe.to(device, kind) if device is not None or kind is not None else pipe
-    with errors.status("loading the pipeline"):
-        pipe = load_pipeline(found.source, dtype=kind)
-    return pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        pipe = pipe.to(device, kind) if device is not None or kind is not None else pipe
+    else:
+        with errors.status("loading the pipeline"):
+            pipe = load_pipeline(found.source, dtype=kind)
+        pipe = pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    check_call(pipe, asked.call)
+    return pipe
 
 
 @contextmanager

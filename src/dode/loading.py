@@ -114,9 +114,9 @@ def made_by(reference: str) -> Any:
     try:
         with _current_folder_importable():
             target: Any = importlib.import_module(module_name)
-        for part in path.split("."):
-            target = getattr(target, part)
-        made = target()
+            for part in path.split("."):
+                target = getattr(target, part)
+            made = target()  # which may import more
     except (Exception, SystemExit) as error:  # what it runs may end the interpreter, with success and without a denoiser
         raise ValueError(f"{reference} failed: {type(error).__name__}: {error}") from error
     from dode.denoisers import Denoiser

@@ -42,12 +42,13 @@ class PipelineIndex:
         """A part without which its network says nothing, such as a text encoder; None where the network can be asked alone."""
         return next((name for name in self.parts if name not in _ALONE), None)
 
-    def check(self) -> None:
+    def check(self, *, allow_pickle: bool = False) -> None:
         """Refuse what cannot be driven, as far as the folder says.
 
         Raises:
             ImportError: a library is not installed; the message says which extra to install.
-            ValueError: a scheduler that is no ODE of a known schedule, a prediction that is not known, or parts of other libraries.
+            ValueError: a scheduler that is no ODE of a known schedule, a prediction that is not known, parts of other libraries, or
+                weights in pickles.
         """
         path = self.folder / "scheduler" / "scheduler_config.json"
         with failing_as(path):
@@ -59,6 +60,10 @@ class PipelineIndex:
                     f"{self.folder}: its part {printable(part)} is {printable(kind)} of the library {printable(library)}, which is not "
                     "imported because a file says so: make the pipeline in a function, package.module:function"
                 )
+        for part in () if allow_pickle else self.parts:
+            pickled = next(iter(sorted((self.folder / part).glob("*.bin"))), None)
+            if pickled is not None and not any((self.folder / part).glob("*.safetensors")):
+                raise ValueError(f"{pickled} is a pickle, which is not read: save the pipeline as safetensors")
         require(*{library for library, _ in self.parts.values() if library in _LIBRARIES})
 
 

@@ -11,7 +11,8 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ from dode.foreign import first_line, printable
 from dode.images import to_grid
 from dode.integrations.diffusers.card import Made, Pictures, card
 from dode.integrations.diffusers.configs import of_network, translated
-from dode.integrations.diffusers.driver import _network_of
+from dode.integrations.diffusers.driver import _arguments, _network_of
 from dode.integrations.diffusers.held import FILE, Held, setting_of
 from dode.integrations.diffusers.pictures import pictures as drawn
 from dode.integrations.diffusers.scheduler import DodeScheduler
 from dode.models.index import PipelineIndex
 from dode.models.scheduler_configs import SchedulerConfig
 from dode.models.slots import slot_of
+from dode.names import unknown_name
 from dode.solvers import solver_named
 
 # What a scheduler folder has.
@@ -46,7 +48,7 @@ def load_pipeline(index: PipelineIndex, *, dtype: torch.dtype | None = None, all
         ImportError: a library is not installed; the message says which extra to install.
         ValueError: diffusers has no such pipeline or cannot load it, or what it has cannot be driven.
     """
-    index.check()
+    index.check(allow_pickle=allow_pickle)
     import diffusers
 
     kind = getattr(diffusers, index.name, None)
@@ -74,14 +76,18 @@ def load_pipeline(index: PipelineIndex, *, dtype: torch.dtype | None = None, all
 def quiet() -> Iterator[None]:
     """What diffusers and transformers log, and their bars, which would run into the caller's own."""
     import diffusers
-    import transformers
 
+    found = [diffusers.utils.logging]
+    with suppress(ImportError):
+        import transformers
+
+        found.append(transformers.utils.logging)
     with ExitStack() as stack:
-        for logging in (diffusers.utils.logging, transformers.utils.logging):
+        for logging in found:
             stack.callback(logging.set_verbosity, logging.get_verbosity())
             if logging.is_progress_bar_enabled():
                 stack.callback(logging.enable_progress_bar)
-            logging.set_verbosity_error()
+            logging.set_verbosity(CRITICAL)  # an error is raised too
             logging.disable_progress_bar()
         yield
 
@@ -192,18 +198,30 @@ def check_fits(scheduler: DodeScheduler, held: Held, pipe: Any) -> None:
             return
 
 
-def warn_of_guidance(setting: Mapping[str, Any], pipe: Any, given: float | None) -> None:
-    """Warn where a pipeline is guided otherwise than a table was fitted for."""
-    from dode.integrations.diffusers.driver import _arguments
+def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
+    """Raise ValueError for an argument that a pipeline's call has no name for: those that take any let a slip pass in silence."""
+    known, others = _arguments(pipe)
+    for name in () if others else call:
+        if name not in known:
+            raise unknown_name(f"argument of {type(pipe).__name__}'s call", name, [each for each in known if each != "kwargs"])
 
-    fitted = setting.get("guidance_scale")
-    asked = _arguments(pipe)[0].get("guidance_scale") if given is None else given
-    if isinstance(fitted, int | float) and isinstance(asked, int | float) and float(asked) != float(fitted):
+
+def guided_as(setting: Mapping[str, Any], pipe: Any, call: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a pipeline's call with the guidance that a table was fitted for, where they say none.
+
+    Warns:
+        UserWarning: they say another.
+    """
+    fitted, asked = setting.get("guidance_scale"), call.get("guidance_scale")
+    if not isinstance(fitted, int | float) or "guidance_scale" not in _arguments(pipe)[0]:
+        return dict(call)
+    if isinstance(asked, int | float) and float(asked) != float(fitted):
         warnings.warn(
             f"the table was fitted at guidance_scale = {fitted:g} and is run at {asked:g}: what it gains there is not known; distil one "
             "for it",
             stacklevel=2,
         )
+    return {"guidance_scale": fitted, **call}
 
 
 def network_hash(pipe: Any) -> str | None:
