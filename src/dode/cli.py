@@ -301,7 +301,7 @@ def sample(
         if samples.ndim == 5 and out.suffix == ".png":  # a video's frames in a row
             columns, samples = columns or samples.shape[1], samples.flatten(0, 1)
         save_samples(samples, out, columns, overwrite=force)
-        console.print(f"wrote {out}: {count} samples, {calls} NFE", highlight=False, soft_wrap=True)
+        console.print(f"wrote {out}: {count} samples, {calls}", highlight=False, soft_wrap=True)
         return
     n = 64 if n is None else n
     found = _found(model, False)
@@ -731,8 +731,8 @@ def _by_pipeline(
     dtype: str | None,
     *,
     strict: bool,
-) -> tuple[Any, int]:
-    """Samples that a pipeline makes with a scheduler folder, and how many calls of the network each took."""
+) -> tuple[Any, str]:
+    """Samples that a pipeline makes with a scheduler folder, and how many calls of the network each took, in words."""
     from dode.integrations.diffusers.held import read_held, setting_of
 
     held = read_held(folder)
@@ -740,10 +740,6 @@ def _by_pipeline(
         raise ValueError(f"{folder} holds a solver as it is: give --nfe N")
     calls = held.calls[-1] if nfe is None else nfe
     table = held.of(calls) if held.calls else None
-    if nfe is None and len(held.calls) > 1:
-        errors.print(
-            f"taking {calls} calls, the most of {', '.join(map(str, held.calls))} (--nfe)", highlight=False, soft_wrap=True
-        )
     given = _arguments_of_calls(asked, guided)
     found = _found(model, True)
     if not found.pipeline:
@@ -765,7 +761,8 @@ def _by_pipeline(
         task = bar.add_task("sampling", total=count)
         advance = lambda done: bar.advance(task, done)  # noqa: E731
         samples = pictures(pipe, scheduler, calls, count, seed=seed, batch_size=batch_size, advance=advance, **given)
-    return samples, calls
+    chosen = "" if nfe is not None or len(held.calls) == 1 else f", the most of {', '.join(map(str, held.calls))} (--nfe)"
+    return samples, f"{calls} NFE{chosen}"
 
 
 def _network(found: _Found, guidance: dict[str, Any], batch_size: int | None, device: str | None, dtype: str | None) -> Any:
