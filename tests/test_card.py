@@ -76,8 +76,9 @@ def test_a_card_has_settings_errors_code_and_pictures(made: dode.DistilledSet, p
     assert f"dode {dode.__version__}" in text
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert code is not None
-    assert "num_inference_steps=3, guidance_scale=2.0" in ast.unparse(ast.parse(code[1]))
-    assert "height=16" in code[1]
+    call = next(node for node in ast.walk(ast.parse(code[1])) if isinstance(node, ast.Call) and node.keywords)
+    told = {each.arg: ast.literal_eval(each.value) for each in call.keywords}
+    assert told == {"prompt": "a prompt", "guidance_scale": 2.0, "height": 16, "num_inference_steps": 3}
 
 
 def test_pictures_of_one_result_start_from_the_same_noise(made: dode.DistilledSet, pipe: Any, tmp_path: Path) -> None:

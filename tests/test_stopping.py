@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import signal
 import subprocess
@@ -53,6 +54,31 @@ def test_help_saved_files_and_refusals_need_no_torch(arguments: list[str], code:
     assert done.returncode == code, done.stderr
     assert words in (done.stdout if code == 0 else done.stderr)
     assert code == 0 or len(done.stderr.splitlines()) == 1
+
+
+def test_pipelines_are_refused_and_scheduler_folders_shown_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "pipe" / "scheduler").mkdir(parents=True)
+    index = {"_class_name": "StableDiffusionPipeline", "text_encoder": ["transformers", "CLIPTextModel"]}
+    (tmp_path / "pipe" / "model_index.json").write_text(json.dumps(index))
+    (tmp_path / "pipe" / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": "LCMScheduler"}))
+    (tmp_path / "prompts.txt").write_text("a cat")
+    tableau = {key: value for key, value in json.loads(SAVED.read_text()).items() if key != "digest"}
+    held = {"_class_name": "DodeScheduler", "scheduler_class": "DDPMScheduler", "tableaux": [tableau]}
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "scheduler_config.json").write_text(json.dumps(held))
+    distill = ["distill", "pipe", "--nfe", "4", "--out", "a"]
+    for arguments, code, words in (
+        ([*distill, "--prompts", "prompts.txt"], 2, "LCMScheduler is for networks distilled to jump to the end"),
+        ([*distill, "--prompts", "none.txt"], 2, "none.txt does not exist"),
+        ([*distill[:-1], "a.json"], 2, "whose network needs its text_encoder"),
+        (["show", "held"], 0, f"calls held: {len(tableau['times']) - 1}"),
+        (["show", "pipe"], 2, "pipe has no scheduler_config.json"),
+    ):
+        command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == code, done.stderr
+        assert words in (done.stdout if code == 0 else done.stderr)
+        assert code == 0 or len(done.stderr.splitlines()) == 1
 
 
 def heed() -> None:
