@@ -43,7 +43,7 @@ def made() -> dode.DistilledSet:
     """What a distillation gives, with a network that is no pipeline's: cards are of numbers."""
     network = dode.Denoiser(lambda x, t: (0.7 * x).tanh() + 0.1, dode.schedules.VP.scaled_linear(), shape=(4, 8, 8))
     options: dict[str, Any] = {"effort": "fast", "samples": 8, "validation": 4, "held_out": 4, "teacher_nfe": 20}
-    return fitted(dode.distill(network, "deis", (2, 3), share_first=False, **options), **SETTING)
+    return fitted(dode.distill(network, "deis", (2, 3), firsts=["network"], **options), **SETTING)
 
 
 def fitted(made: dode.DistilledSet, **setting: Any) -> dode.DistilledSet:

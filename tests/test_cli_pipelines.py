@@ -350,13 +350,13 @@ def test_prompts_and_calls_that_cannot_be(models: Path, command: Command) -> Non
     command.fail("--nfe has a number twice", "distill", models / "sd", "--nfe", "4,4", "--out", "x")
     # Its own message, with the call.
     command.fail("Provide either `prompt` or `prompt_embeds`", *given)
-    command.fail("(in StableDiffusionPipeline's call 1 of 1, with height)", *given, "--call", "height=16")
+    command.fail("(in StableDiffusionPipeline's call with height)", *given, "--call", "height=16")
 
 
 def test_nan_names_step_and_prompt(models: Path, command: Command) -> None:
     given = ("distill", "made:broken", "--prompts", models / "prompts.txt", "--nfe", 2, "--out", "x", *QUICK)
     command.fail("NaN values at step 1 of", *given)
-    command.fail("in StableDiffusionPipeline's call with the prompts ['a cat']", *given)
+    command.fail("in StableDiffusionPipeline's call with prompt=['a cat']", *given)
 
 
 def test_schedulers_that_do_not_belong(models: Path, saved: Path, changed: Path, command: Command) -> None:

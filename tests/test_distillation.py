@@ -263,3 +263,12 @@ def test_nan_from_the_network_is_reported_with_its_step() -> None:
         dode.distill(denoiser, "ddim", 5, samples=4, **PAPER)
     with pytest.raises(FloatingPointError, match=r"the network gave NaN values at step 4 of 5 \(t = 399\)"):
         dode.sample(denoiser, dode.solver("ddim").tableau(SCHEDULE, 5), double_noise(2))
+
+
+def test_only_the_first_outputs_that_are_named_are_tried():
+    denoiser = mixture_denoiser(SCHEDULE)
+    result = dode.distill(denoiser, "deis", 3, effort="fast", held_out=0, firsts=("network",))
+    assert result.tableau.first == "network" and not any("D0" in trial.name for trial in result.trials)
+    for firsts, message in ((("zero",), '"network" among them'), (("network", "nought"), "unknown first output")):
+        with pytest.raises(ValueError, match=message):
+            dode.distill(denoiser, "deis", 3, firsts=firsts)

@@ -220,7 +220,7 @@ def distill(
         _write(result, out, force)
     else:
         given = _arguments_of_calls(
-            asked, guided, [*planned, "directions", "shrink", "refine", "times", "noise", "targets", "share_first"]
+            asked, guided, [*planned, "directions", "shrink", "refine", "times", "noise", "targets", "firsts", "start"]
         )
         pipe = _pipeline(context, found, device, precision, asked)
 
@@ -713,7 +713,7 @@ def _arguments_of_calls(asked: _Asked, guided: dict[str, Any], ours: Sequence[st
     if asked.prompts is not None:
         return {"prompts": asked.prompts, **shared}
     if asked.classes is not None:
-        return {"calls": [{"class_labels": [label]} for label in asked.classes], **shared}
+        return {"calls": [{"class_labels": label} for label in asked.classes], **shared}
     return {"calls": [{}], **shared}
 
 

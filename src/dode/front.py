@@ -37,7 +37,8 @@ def distill(
         result = dode.distill(pipe, "deis", nfe=(4, 6, 8), prompts=[...], guidance_scale=5.0)
 
     A pipeline of diffusers is driven whole and as it is, with its own prompts, guidance and controls; see
-    `dode.integrations.diffusers.driver.drive`. First outputs are not shared there: a pipeline has no place for them.
+    `dode.integrations.diffusers.driver.drive`. Of the first outputs that cost no call only "zero" is tried there, in pipelines that pass
+    their states through `scale_model_input`: others have no place for it.
 
     The paper's method, one lambda a step, is `directions="paper", shrink=False, refine=0` (`PAPER`).
 
@@ -62,6 +63,8 @@ def distill(
             own grid.
         times: explicit times in place of a grid, decreasing, the last one that of the result; K of them with nfe=K are those of the K
             calls, and the clean sample follows.
+        start: a time at which the student begins in the middle, between the schedule's ends: for image-to-image, or for a network that goes
+            on from another's states. It is fitted on states that a fine run from noise has there.
         teacher: the teacher's solver, a name or a `Solver`. By default solver, grid and evaluations of the teacher are found by
             measurement: two different solvers are made finer until they agree to a tenth of what the student's error will be, and
             again where the result has come nearer than that. What is named here is kept. For the paper's directions the teacher is
@@ -76,7 +79,8 @@ def distill(
         budget: network evaluations of one sample for all but the measurement; by effort if None.
         cache: a folder that keeps the teacher's states and the end-to-end fit: an interrupted run goes on from there, and comes to the
             same to the last bit. What is damaged in it is made again, with a warning.
-        share_first: try first outputs that cost no call, shared by all samples; False where what runs the result has no place for them.
+        firsts: first outputs that are tried, "network" among them; by effort if None: "zero" and "mean" cost no call, as all samples share
+            them.
         progress: show a progress bar.
         prompts: for a pipeline: texts; sample i takes the i-th modulo their number.
         calls: for a pipeline, in place of prompts: the arguments of a call for each kind of sample.
@@ -106,8 +110,8 @@ def distill(
     from dode.integrations.diffusers.pipeline import distilling
 
     planned = {name: options.pop(name) for name in _PLANNED if name in options}
-    with distilling(model, prompts=prompts, calls=calls, batch_size=batch_size, **options) as (denoiser, cond, finish):
-        made = _distilled(denoiser, solver, nfe, {**planned, **cond, "share_first": False})
+    with distilling(model, prompts=prompts, calls=calls, batch_size=batch_size, **options) as (denoiser, options, finish):
+        made = _distilled(denoiser, solver, nfe, {**options, **planned})
         return finish(made)
 
 

@@ -203,9 +203,17 @@ def _from_pipeline(pipeline: Any, asked: _Asked) -> Denoiser:
         raise ValueError(
             f"{class_name(net)} is not a network that dode knows: give dode.Denoiser(net, schedule, prediction), called as net(x, t)"
         )
-    traits = traits_of(config, learned_variance=scheduler is not None and scheduler.learned_variance, shape=asked.shape())
+    # What dode's own pipelines say beside their networks, as dode.json does in a folder.
+    said = getattr(pipeline, "config", None) or {}
+    factor = int(said.get("space_to_depth") or 1)
+    traits = traits_of(
+        config,
+        null_class=said.get("null_class"),
+        learned_variance=scheduler is not None and scheduler.learned_variance,
+        shape=asked.shape(factor),
+    )
     schedule, prediction = _schedule_of(scheduler, traits, asked, name)
-    return _denoiser(adapt(net, traits), scheduler, schedule, prediction, name)
+    return _denoiser(adapt(net, traits, factor), scheduler, schedule, prediction, name)
 
 
 def _scheduler_of(scheduler: Any) -> SchedulerConfig | None:

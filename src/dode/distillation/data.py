@@ -9,17 +9,23 @@ import torch
 from torch import Tensor
 
 from dode.cache import Cache
-from dode.conditions import Condition, cycle
+from dode.conditions import Condition, cycle, take
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
+from dode.fine import PAIR, FineRun
 from dode.finite import check_finite
+from dode.host import bytes_of, samples_at_once
 from dode.noise import FITTING, HELD_OUT, VALIDATION, standard_noise
+from dode.sampling import end_point
+from dode.tableau import Tableau
 from dode.teacher import Teacher, teacher_states
 
 # The fitting noise itself, or a function from a number of samples to so many new ones.
 NoiseSource = Tensor | Callable[[int], Tensor]
 
 FIT, CHOICE, UNSEEN = "fit", "validation", "held_out"
+# Evaluations of the run that leads to a start in the middle.
+_TO_START = 32
 _STREAMS = {FIT: FITTING, CHOICE: VALIDATION, UNSEEN: HELD_OUT}
 
 
@@ -35,6 +41,8 @@ class Noises:
         source: the fitting noise, or a function that is called with a number of samples for each set; None for the seed's streams.
         counts: samples of each set at first.
         cond: the condition as the caller gave it.
+        begun: a tableau that begins in the middle: what is drawn is taken to its first time by a fine run, and divided by its noise scale,
+            so that the tableau begins from the states of that run.
 
     Raises:
         ValueError: the shape of a sample is not known.
@@ -45,6 +53,7 @@ class Noises:
     source: NoiseSource | None
     counts: dict[str, int]
     cond: Condition
+    begun: Tableau | None = None
 
     def __post_init__(self) -> None:
         self._drawn: dict[str, Tensor] = {FIT: self.source} if isinstance(self.source, Tensor) else {}
@@ -57,9 +66,26 @@ class Noises:
         have = len(self._drawn[which]) if which in self._drawn else 0
         if last > have:
             more = self._draw(which, have, last)
+            if self.begun is not None:
+                more = self._taken(self.begun, more, cycle(self.cond, self._before(which) + have, self._before(which) + last))
             self._drawn[which] = torch.cat([self._drawn[which], more]) if have else more
-        before = sum(self.counts[name] for name in list(_STREAMS)[: list(_STREAMS).index(which)])
+        before = self._before(which)
         return self._drawn[which][first:last], cycle(self.cond, before + first, before + last)
+
+    def _before(self, which: str) -> int:
+        """How many samples the sets before this one have."""
+        return sum(self.counts[name] for name in list(_STREAMS)[: list(_STREAMS).index(which)])
+
+    def _taken(self, begun: Tableau, noise: Tensor, cond: Condition) -> Tensor:
+        """The states of a fine run from noise at a tableau's first time, as the noise that the tableau begins with."""
+        schedule = self.denoiser.schedule
+        fine = FineRun(*PAIR[0], _TO_START).tableau(schedule, (schedule.t_max, float(begun.times[0])))
+        size = samples_at_once(bytes_of(noise[:1]), self.denoiser.batch_size)
+        states = [
+            end_point(self.denoiser, fine, noise[rows].to(self.denoiser.device), take(cond, rows)).to(noise)
+            for rows in (slice(first, first + size) for first in range(0, len(noise), size))
+        ]
+        return torch.cat(states) / begun.noise_scale
 
     def _draw(self, which: str, first: int, last: int) -> Tensor:
         if callable(self.source) and not isinstance(self.source, Tensor):

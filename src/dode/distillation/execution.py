@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -17,6 +18,7 @@ from dode.distillation.plan import Plan
 from dode.distillation.search import ALL_GRIDS, FEW_GRIDS, NAMED_GRIDS, every_solver
 from dode.distillation.teaching import Teaching, choose_teacher, finer, too_coarse
 from dode.first_output import mean_output
+from dode.grids import Grid, GridFamily
 
 # Budgets up to this many times the paper's cost try fewer grids.
 _SMALL = 1.0
@@ -54,7 +56,7 @@ def carry_out(plan: Plan, ledger: Ledger, taught: Made | None = None) -> Made:
         ValueError: a teacher that is coarser than the student or the student itself.
         FloatingPointError: the network gave NaN or infinite values; the message names the step.
     """
-    noises = Noises(plan.denoiser, plan.seed, plan.noise, plan.counts, plan.cond)
+    noises = Noises(plan.denoiser, plan.seed, plan.noise, plan.counts, plan.cond, plan.base if plan.start is not None else None)
     if plan.teacher is None:
         assert plan.targets is not None
         fit, judging = given(*noises.of(FIT), plan.targets, plan.base.rows, choose=plan.shrink or plan.refine > 0)
@@ -148,11 +150,16 @@ def _method(
 
 def _improved(plan: Plan, method: Method) -> Outcome:
     if plan.automatic:
-        return method.search(None, every_solver(), plan.nfe, NAMED_GRIDS)
+        return method.search(None, every_solver(), plan.nfe, _beginning(NAMED_GRIDS, plan.start))
     if plan.search:
         grids = FEW_GRIDS if plan.spending.budget <= _SMALL else ALL_GRIDS
-        return method.search(plan.base, [plan.solver], plan.nfe, grids)
+        return method.search(plan.base, [plan.solver], plan.nfe, _beginning(grids, plan.start))
     return method.improve(plan.base)
+
+
+def _beginning(grids: Sequence[Grid], start: float | None) -> list[Grid]:
+    """Grids that begin at a time; None for the schedule's own."""
+    return [replace(grid, start=start) if isinstance(grid, GridFamily) else grid for grid in grids]
 
 
 def _error(outcome: Outcome) -> float:

@@ -16,12 +16,14 @@ from dode.distillation.data import CHOICE, FIT, UNSEEN, NoiseSource
 from dode.distillation.directions import DirectionsLike, make_directions
 from dode.distillation.effort import Effort, effort_of
 from dode.files import check_folder
-from dode.grids import Explicit, Grid, GridLike, make_grid
+from dode.grids import Explicit, Grid, GridFamily, GridLike, make_grid
+from dode.names import unknown_name
+from dode.schedules import NoiseSchedule
 from dode.solvers import Path as SolverPath
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
 from dode.solvers.base import check_nfe
-from dode.tableau import Tableau
+from dode.tableau import FIRST, Tableau
 
 # The paper's numbers: fitting samples, and parts of a step of its teacher.
 _PAPERS_SAMPLES, _PAPERS_SCALE = 100, 10
@@ -53,6 +55,7 @@ class Plan:
     Attributes:
         denoiser, cond: the network and the condition.
         base: the solver that was asked for, at its budget on its grid: what the result is compared with.
+        start: the time that it begins at, from states of a fine run there; None for pure noise.
         solver: of the base.
         path: the points that it walks.
         automatic: all solvers are tried, and the base is the best undistilled tableau of these.
@@ -75,6 +78,7 @@ class Plan:
     denoiser: Denoiser
     cond: Condition
     base: Tableau
+    start: float | None
     solver: Solver
     path: SolverPath
     automatic: bool
@@ -136,6 +140,7 @@ def make_plan(
     seed: int = 0,
     grid: GridLike | None = None,
     times: Sequence[float] | None = None,
+    start: float | None = None,
     teacher: str | Solver | None = None,
     teacher_grid: GridLike | None = None,
     teacher_scale: int | None = None,
@@ -144,7 +149,7 @@ def make_plan(
     targets: Tensor | Sequence[Tensor] | None = None,
     budget: int | None = None,
     cache: str | Path | None = None,
-    share_first: bool = True,
+    firsts: Sequence[str] | None = None,
     progress: bool = False,
     **cond: Any,
 ) -> Plan:
@@ -154,8 +159,10 @@ def make_plan(
             "guidance_scale is a list, one number an evaluation, which says nothing of a teacher's run: give a number or a function of t"
         )
     spending = effort_of(effort)
-    if not share_first:
-        spending = replace(spending, firsts=("network",))
+    if start is not None:  # a first output that is shared is for pure noise
+        firsts = ("network",)
+    if firsts is not None:
+        spending = replace(spending, firsts=_checked_firsts(firsts))
     paper = directions == "paper"
     published = paper and not shrink and refine == 0
     automatic = solver == "auto"
@@ -167,6 +174,11 @@ def make_plan(
             'solver="auto" chooses solver and grid itself: leave out grid, times and targets, and the paper\'s directions'
         )
     chosen = make_solver(_ANY if automatic else solver) if isinstance(solver, str) else solver
+    free = where is None
+    if start is not None:
+        if times is not None or noise is not None:
+            raise ValueError("start is where a grid begins, from states of a fine run there: leave out times and noise")
+        where = _beginning(denoiser.schedule, grid or chosen.family.default_grid, start)
     path = chosen.path(denoiser.schedule, nfe, where)
     base = chosen.tableau(denoiser.schedule, nfe, where)
 
@@ -189,10 +201,11 @@ def make_plan(
         denoiser=denoiser,
         cond=checked_condition(cond),
         base=base,
+        start=start,
         solver=chosen,
         path=path,
         automatic=automatic,
-        search=automatic or (where is None and targets is None and choose and isinstance(directions, str) and not paper),
+        search=automatic or (free and targets is None and choose and isinstance(directions, str) and not paper),
         directions=directions,
         shrink=shrink,
         effort="paper" if published else effort,
@@ -209,6 +222,27 @@ def make_plan(
         cache=None if cache is None else _cache(Path(cache)),
         progress=progress,
     )
+
+
+def _checked_firsts(firsts: Sequence[str]) -> tuple[str, ...]:
+    for first in firsts:
+        if first not in FIRST:
+            raise unknown_name("first output", str(first), FIRST)
+    if isinstance(firsts, str) or "network" not in firsts:
+        raise ValueError(f'firsts lists the first outputs that are tried, "network" among them, got {firsts!r}')
+    return tuple(firsts)
+
+
+def _beginning(schedule: NoiseSchedule, grid: GridLike | None, start: float) -> Grid:
+    """A grid that begins at a time; the schedule's own where none is named."""
+    chosen = make_grid(grid, schedule)
+    if not isinstance(chosen, GridFamily) or chosen.strength is not None:
+        raise ValueError(f"start needs a grid by its name, got {chosen}: leave out the one or the other")
+    if not schedule.t_min < start < schedule.t_max:
+        raise ValueError(
+            f"start must lie between {schedule.t_min:g} and {schedule.t_max:g}, the schedule's times, got {start:g}"
+        )
+    return replace(chosen, start=float(start))
 
 
 def _cache(folder: Path) -> Cache:

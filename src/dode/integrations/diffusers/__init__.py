@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "scheduler": ["DodeScheduler"],
-        "driver": ["drive", "Driven"],
+        "driver": ["drive"],
         "saved": ["save_scheduler"],
         "class_conditional": ["ClassConditionalPipeline", "fashion_pipeline"],
     },

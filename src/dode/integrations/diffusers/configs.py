@@ -59,7 +59,8 @@ def _class_of(given: Any, config: Mapping[str, Any]) -> str:
         return str(config["_class_name"])
     keys = {name: _keys(name) for name in (*CLASSES, *REFUSED)}
     whole = {name: found for name, found in keys.items() if found and found <= set(config)}
-    return max(whole, key=lambda name: len(whole[name]), default="DDIMScheduler")
+    # Variants of a class have its keys and a longer name; classes that are refused have those of others by chance.
+    return max(whole, key=lambda name: (len(whole[name]), name in CLASSES, -len(name)), default="DDIMScheduler")
 
 
 def _keys(name: str) -> set[str]:

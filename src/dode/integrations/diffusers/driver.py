@@ -31,7 +31,7 @@ from dode.notes import add_note
 # Samples in one call where the caller does not say: with guidance a network has twice as many before it.
 BATCH_SIZE = 4
 # Calls that are open at once; each holds its text's embeddings.
-_OPEN = 16
+_OPEN = 64
 # What makes several samples of one call, by pipeline.
 _COPIES = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "num_images_per_label", "batch_size")
 # Arguments of a call that belong to whoever drives it.
@@ -92,6 +92,7 @@ class PipelineNetwork:
         dtype: of the pipeline's states.
         device: where they are.
         mu: the shift that it computes for its scheduler; None if it computes none.
+        firsts: first outputs that its loop has a place for.
         count: prompts, or calls.
         guidance_scale: of the calls, as far as they say; None if they do not.
         failure: where it first gave numbers that are not finite for states that are, in words; "" if it did not.
@@ -107,9 +108,10 @@ class PipelineNetwork:
         self.name = type(pipe).__name__
         self._pipe = pipe
         self._takes, self._any = _arguments(pipe)
-        self._prompts, self._calls = _of_caller(prompts, calls, call)
+        self._calls = _of_caller(prompts, calls, call)
+        self._listed = _listed(self._calls)
         self._call = dict(call)
-        self.count = len(self._calls if self._prompts is None else self._prompts)
+        self.count = len(self._calls)
         config = translated(pipe.scheduler)
         self._thresholding = (
             (config["dynamic_thresholding_ratio"], config["sample_max_value"]) if config.get("thresholding") else None
@@ -124,6 +126,9 @@ class PipelineNetwork:
         self._copies = len(sample)  # of one sample, in the loop's states
         self.shape, self.dtype, self.device = tuple(sample.shape[1:]), sample.dtype, sample.device
         self.mu = probe.mu
+        # A first output of zero is put to a state on its way to the network, where the loop lets its scheduler do so; a mean would be
+        # made for each prompt.
+        self.firsts = ("network", "zero") if probe.scales_input else ("network",)
         if self.mu is not None and config.get("use_dynamic_shifting"):
             self.slot = slot_of(self._config, mu=self.mu)
         self._works_on_D = self.slot.scales or self._thresholding is not None
@@ -166,7 +171,7 @@ class PipelineNetwork:
     @property
     def guidance_scale(self) -> float | None:
         """Of the calls, as far as they say."""
-        found = {value for call in self._calls or [{}] for value in [({**self._call, **call}).get("guidance_scale")]}
+        found = {value for call in self._calls for value in [({**self._call, **call}).get("guidance_scale")]}
         if found == {None}:
             default = self._takes.get("guidance_scale")
             found = {default} if isinstance(default, int | float) else {None}
@@ -180,12 +185,12 @@ class PipelineNetwork:
             return self._outputs(rows, x.clone(), float(t[0]))
 
     def _outputs(self, rows: list[int], x: Tensor, time: float) -> Tensor:
-        if self._prompts is not None:
+        if self._listed:
             return self._ask(tuple(rows), x, time)
         output: Tensor | None = None
         for call in dict.fromkeys(rows):
             where = [i for i, row in enumerate(rows) if row == call]
-            for part in (where,) if self._many(call) else [[i] for i in where]:
+            for part in (where,) if self._many() else [[i] for i in where]:
                 found = self._ask((call,) * len(part), x[part], time)
                 output = found.new_empty(x.shape) if output is None else output
                 output[part] = found
@@ -270,15 +275,13 @@ class PipelineNetwork:
 
     def _call_of(self, rows: tuple[int, ...]) -> dict[str, Any]:
         """The arguments of the call for samples with these prompts."""
-        call = dict(self._call)
-        if self._prompts is not None:
-            call["prompt"] = [self._prompts[row] for row in rows]
-            # One text for all is a list where the prompts are one.
-            call |= {key: [value] * len(rows) for key, value in call.items() if key != "prompt" and _is_prompt(key, value)}
-        else:
-            call |= self._calls[rows[0]]
-            if len(rows) > 1:
-                call |= self._copied(call, len(rows))
+        call = self._call | self._calls[rows[0]]
+        if self._listed:
+            call |= {key: [self._calls[row][key] for row in rows] for key in self._listed}
+            # One text for all is a list where others are.
+            call |= {key: [value] * len(rows) for key, value in call.items() if _is_text(key, value)}
+        elif len(rows) > 1:
+            call |= self._copied(call, len(rows))
         ours = {"num_inference_steps": LENGTH, "output_type": "latent"}
         call |= {key: value for key, value in ours.items() if key in self._takes}
         if "generator" in self._takes and call.get("generator") is None:
@@ -287,22 +290,18 @@ class PipelineNetwork:
 
     def _copied(self, call: Mapping[str, Any], count: int) -> dict[str, Any]:
         """What makes a call of one sample one of several."""
-        labels = call.get("class_labels")
-        if labels is not None and "num_images_per_label" not in self._takes:
-            one = labels if isinstance(labels, list | tuple) else [labels]
-            return {"class_labels": list(one) * count}
         name = next(name for name in _COPIES if name in self._takes)
         return {name: count * int(call.get(name, 1))}
 
-    def _many(self, call: int) -> bool:
+    def _many(self) -> bool:
         """Whether one call can make several samples."""
-        return any(name in self._takes for name in _COPIES) or "class_labels" in {**self._call, **self._calls[call]}
+        return any(name in self._takes for name in _COPIES)
 
     def _named(self, rows: tuple[int, ...]) -> str:
-        if self._prompts is not None:
-            return f"{self.name}'s call with the prompts {[self._prompts[row] for row in dict.fromkeys(rows)]}"
-        given = ", ".join({**self._call, **self._calls[rows[0]]}) or "no arguments"
-        return f"{self.name}'s call {rows[0] + 1} of {self.count}, with {given}"
+        given = self._call | self._calls[rows[0]]
+        said = {key: [self._calls[row][key] for row in dict.fromkeys(rows)] for key in self._listed}
+        words = [f"{key}={said[key]}" if key in said else key for key in given]
+        return f"{self.name}'s call with {', '.join(words) or 'no arguments'}"
 
 
 def _run(pipe: Any, scheduler: Any, call: Mapping[str, Any]) -> Any:
@@ -317,7 +316,7 @@ def _run(pipe: Any, scheduler: Any, call: Mapping[str, Any]) -> Any:
 
 def _of_caller(
     prompts: Sequence[str] | None, calls: Sequence[Mapping[str, Any]] | None, call: Mapping[str, Any]
-) -> tuple[list[str] | None, list[dict[str, Any]]]:
+) -> list[dict[str, Any]]:
     """Prompts and calls, checked; one call where there are neither."""
     if prompts is not None and calls is not None:
         raise ValueError("give prompts or calls, not both: the calls may have prompts of their own")
@@ -341,7 +340,23 @@ def _of_caller(
             )
     if prompts is not None and "prompt" in call:
         raise ValueError("give prompts or prompt, not both")
-    return (None if prompts is None else list(prompts)), [dict(each) for each in calls or [{}]]
+    return [dict(each) for each in calls or [{}]] if prompts is None else [{"prompt": text} for text in prompts]
+
+
+def _listed(calls: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The arguments in which calls differ, where a pipeline takes a list of them, so that one call serves samples of several; none where
+    they differ in others too, or each makes more samples than one."""
+    first = calls[0]
+    if any(set(each) != set(first) for each in calls):
+        return ()
+    apart = [key for key in first if any(each[key] is not first[key] and not _same(each[key], first[key]) for each in calls)]
+    found = tuple(key for key in first if all(_is_text(key, each[key]) or _is_label(key, each[key]) for each in calls))
+    return found if set(apart) <= set(found) else ()
+
+
+def _same(one: Any, other: Any) -> bool:
+    plain = (str, int, float, bool, type(None))
+    return isinstance(one, plain) and isinstance(other, plain) and one == other
 
 
 def _arguments(pipe: Any) -> tuple[dict[str, Any], bool]:
@@ -353,8 +368,12 @@ def _arguments(pipe: Any) -> tuple[dict[str, Any], bool]:
     return {name: each.default for name, each in parameters.items() if name != "self"}, False
 
 
-def _is_prompt(key: str, value: Any) -> bool:
-    return isinstance(value, str) and (key.startswith("prompt") or key.startswith("negative_prompt"))
+def _is_text(key: str, value: Any) -> bool:
+    return isinstance(value, str) and key.startswith(("prompt", "negative_prompt"))
+
+
+def _is_label(key: str, value: Any) -> bool:
+    return key == "class_labels" and isinstance(value, int)
 
 
 def _network_of(pipe: Any) -> Any:

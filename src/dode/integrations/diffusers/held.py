@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dode.foreign import printable
+from dode.grids import FAMILIES
 from dode.reading import LARGE, checked, failing_as, read_json
 from dode.tableau import Tableau
 
@@ -54,8 +55,7 @@ class Held:
     @property
     def calls(self) -> list[int]:
         """The numbers of calls that there are tables of, of whole runs."""
-        first = max((tableau.times[0] for tableau in self.tableaux), default=0.0)
-        return sorted(tableau.nfe for tableau in self.tableaux if tableau.times[0] == first)
+        return [tableau.nfe for tableau in self.tableaux if self._is_whole(tableau)]
 
     def of(self, calls: int) -> Tableau:
         """The table for a number of calls.
@@ -64,9 +64,14 @@ class Held:
             ValueError: there is none; the message says which are held.
         """
         for tableau in self.tableaux:
-            if tableau.nfe == calls:
+            if tableau.nfe == calls and self._is_whole(tableau):
                 return tableau
         raise ValueError(f"{self.folder} has no table of {calls} calls: it has {', '.join(map(str, self.calls))}")
+
+    def _is_whole(self, tableau: Tableau) -> bool:
+        """Whether it begins at the noise, as `dode.integrations.diffusers.tables` has it."""
+        named = tableau.grid.split("(")[0] in FAMILIES and "start=" not in tableau.grid and "strength=" not in tableau.grid
+        return named or bool(tableau.times[0] == max(other.times[0] for other in self.tableaux))
 
     def summary(self, *, numbers: bool = False) -> RenderableType:
         """Which calls are held, what they were fitted for, and each table's summary; `numbers`: and its coefficients."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dode.integrations.diffusers.driver import BATCH_SIZE, _arguments, _is_prompt, _of_caller, _run
+from dode.integrations.diffusers.driver import BATCH_SIZE, _arguments, _is_text, _listed, _of_caller, _run
 from dode.notes import add_note
 
 
@@ -35,7 +35,7 @@ def pictures(
         count: samples; as many as prompts or calls if None. Sample i has prompt i modulo their number.
         prompts, calls, call: as `dode.integrations.diffusers.drive`.
         seed: of the noise.
-        batch_size: samples in one call at the most; 4 if None. What is no text is called one by one.
+        batch_size: samples in one call at the most; 4 if None. Calls that differ in more than texts and labels are made one by one.
         advance: told how many are done.
 
     Returns:
@@ -45,20 +45,19 @@ def pictures(
     Raises:
         Exception: what the pipeline raises, with a note of the call.
     """
-    texts, each = _of_caller(prompts, calls, call)
-    kinds = len(each if texts is None else texts)
+    each = _of_caller(prompts, calls, call)
+    listed, kinds = _listed(each), len(each)
     count = kinds if count is None else count
-    at_once = 1 if texts is None else BATCH_SIZE if batch_size is None else batch_size
+    at_once = (BATCH_SIZE if batch_size is None else batch_size) if listed else 1
     takes, _ = _arguments(pipe)
     found = []
     for first in range(0, count, at_once):
         indices = range(first, min(first + at_once, count))
-        given = dict(call)
-        if texts is not None:
-            given["prompt"] = [texts[i % kinds] for i in indices]
-            given |= {key: [value] * len(indices) for key, value in call.items() if _is_prompt(key, value)}
-        else:
-            given |= each[first % kinds]
+        given = {**call, **each[first % kinds]}
+        if listed:
+            given |= {key: [each[i % kinds][key] for i in indices] for key in listed}
+            given |= {key: [value] * len(indices) for key, value in given.items() if _is_text(key, value)}
+        asked = {key: given[key] for key in listed} if listed else dict.fromkeys(given)
         given["num_inference_steps"] = steps
         if "output_type" in takes:
             given["output_type"] = "np"
@@ -66,24 +65,16 @@ def pictures(
             given["output"] = "images"
         if "generator" in takes and given.get("generator") is None:
             drawn = [torch.Generator("cpu").manual_seed(_seed(seed, i)) for i in indices]
-            given["generator"] = drawn if texts is not None else drawn[0]
+            given["generator"] = drawn if listed else drawn[0]
         try:
             with torch.no_grad():
                 found.append(_numbers(_run(pipe, scheduler, given)))
         except Exception as error:
-            add_note(
-                error, f"in {type(pipe).__name__}'s call with {_told(texts, indices, {**call, **each[first % len(each)]})}"
-            )
+            words = [key if value is None else f"{key}={value}" for key, value in asked.items()]
+            add_note(error, f"in {type(pipe).__name__}'s call with {', '.join(words) or 'no arguments'}")
             raise
         advance(len(indices))
     return torch.cat(found)
-
-
-def _told(texts: list[str] | None, indices: Iterable[int], call: Mapping[str, Any]) -> str:
-    """The call, for people."""
-    if texts is not None:
-        return f"the prompts {list(dict.fromkeys(texts[i % len(texts)] for i in indices))}"
-    return ", ".join(call) or "no arguments"
 
 
 def _seed(seed: int, i: int) -> int:

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
 from dode.denoisers import Denoiser
 from dode.distillation import Distilled, DistilledSet
 from dode.integrations.diffusers.driver import PipelineNetwork, drive
@@ -26,12 +24,13 @@ def distilling(
     calls: Sequence[Mapping[str, Any]] | None = None,
     batch_size: int | None = None,
     **call: Any,
-) -> Iterator[tuple[Denoiser, dict[str, Tensor], Callable[[Made], Made]]]:
-    """What a distillation asks in a pipeline's place, the condition, and what completes its result; arguments and errors as `drive`."""
+) -> Iterator[tuple[Denoiser, dict[str, Any], Callable[[Made], Made]]]:
+    """What a distillation asks in a pipeline's place, its condition and other options, and what completes its result; arguments and errors
+    as `drive`."""
     with drive(pipe, prompts=prompts, calls=calls, batch_size=batch_size, **call) as (denoiser, cond):
         network: PipelineNetwork = denoiser.net  # type: ignore[assignment]
         try:
-            yield denoiser, cond, lambda made: _fitted(made, network)
+            yield denoiser, {"firsts": network.firsts, **cond}, lambda made: _fitted(made, network)
         except FloatingPointError as error:
             if network.failure:
                 add_note(error, network.failure)

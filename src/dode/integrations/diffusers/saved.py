@@ -143,13 +143,15 @@ def save_scheduler(
         if found.missing:
             warnings.warn(f"the card has no pictures: {found.missing}", stacklevel=2)
 
-    one = {"prompt": "a prompt", **call} if prompts is not None else {**call, **(calls[0] if calls else {})}
+    one = {"prompt": "a prompt"} if prompts is not None else dict(calls[0]) if calls else {}
+    if isinstance(one.get("class_labels"), int):
+        one["class_labels"] = [one["class_labels"]]
 
     def write(temporary: Path) -> None:
         scheduler.save_pretrained(temporary)
         for name, sheet in sheets.items():
             sheet.save(temporary / name)
-        text = card([Made(result.tableau, result.base) for result in results], where.name, command, found, one)
+        text = card([Made(result.tableau, result.base) for result in results], where.name, command, found, {**one, **call})
         (temporary / "README.md").write_text(text, encoding="utf-8")
 
     write_folder(where, write, NAMES, overwrite=overwrite)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from dode.denoisers import threshold
 from dode.grids import Point, make_grid
+from dode.integrations.diffusers.classical import solver_table
 from dode.integrations.diffusers.configs import of_network, translated
 from dode.integrations.diffusers.setting import check_sample, check_shift
 from dode.integrations.diffusers.stepping import Stepper
@@ -34,8 +35,8 @@ from dode.schedules import VP
 from dode.solvers import solver as make_solver
 from dode.tableau import Tableau
 
-# diffusers' stand-in for the infinite sigma / alpha at a zero SNR.
-_LARGEST_SIGMA = 2.0**12
+# diffusers lists these with the others: the one needs a library that may not be there, the other has no betas.
+_NOT_COMPATIBLE = ("DPMSolverSDEScheduler", "EDMEulerScheduler")
 
 
 class DodeScheduler(SchedulerMixin, ConfigMixin):
@@ -66,19 +67,23 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
     """
 
     _compatibles: ClassVar[list[str]] = [
-        *(kind.name for kind in KarrasDiffusionSchedulers if kind.name != "DPMSolverSDEScheduler"),
+        *(kind.name for kind in KarrasDiffusionSchedulers if kind.name not in _NOT_COMPATIBLE),
         "FlowMatchEulerDiscreteScheduler",
     ]
     order = 1
 
-    # The loop: the table that it runs and the call of the loop that is the table's first, where it is, and where it was said to begin.
+    # The loop: the table of a whole run; the table that is run, which call of the loop is that one's first, and the times that are shown;
+    # where the loop is, and where it was said to begin.
+    _whole: Table | None
     _table: Table | None
     _first: int
+    _times: tuple[float, ...]
     _step_index: int | None
     _begin_index: int | None
     _stepper: Stepper | None
-    # The noise in the loop's hands and the state that the network was given, where a first output is shared.
-    _opening: tuple[Tensor, Tensor] | None
+    # A first output that is shared, 0 if None; and whether the network was given the state after it.
+    _mean: Tensor | None
+    _opened: bool
 
     @register_to_config
     def __init__(
@@ -119,10 +124,10 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         grid: str | list[float] | None = None,
     ) -> None:
         self._network = SchedulerConfig(of_network(self.config))
-        self._mu: float | None = None
         self._slot: Slot = slot_of(self._network, mu=1.0 if use_dynamic_shifting else None)
         held = [Tableau.from_json(tableau) for tableau in tableaux or []]
         self._tables = Tables(held, self._slot, works_on_D=thresholding) if held else None
+        self._made: tuple[Any, Table] | None = None
         self._said: set[str] = set()
         if self._tables is None:
             # A solver, an option or a grid that cannot be is refused here, not in the first call of a pipeline.
@@ -134,7 +139,6 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
             self.alphas = torch.cat([self.alphas_cumprod[:1], self.alphas_cumprod[1:] / self.alphas_cumprod[:-1]])
             self.betas = 1 - self.alphas
         self.num_inference_steps: int | None = None
-        self._whole: Table | None = None
         self._halves = str(variance_type).startswith("learned")
         self._use(None, None)
 
@@ -220,6 +224,14 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         """The numbers of calls that there are tables of; None where a solver serves any."""
         return None if self._tables is None else self._tables.held
 
+    def __repr__(self) -> str:
+        """What is run, in a line: diffusers puts the whole configuration, numbers and all, into its messages."""
+        if self._tables is None:
+            what = str(make_solver(self.config.solver, **self.config.solver_options or {}))
+        else:
+            what = "; ".join(table.tableau.title for table in self._tables.all)
+        return f"DodeScheduler({what}, for {self.config.scheduler_class})"
+
     def __len__(self) -> int:
         return int(self.config.num_train_timesteps)
 
@@ -236,7 +248,7 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         Args:
             num_inference_steps: how many; by the length of `timesteps` or `sigmas` if None.
             device: where `timesteps` are wanted.
-            timesteps: the network's times of a solver's calls, decreasing; a table's are final.
+            timesteps: the network's times at which a solver stops, decreasing, or those of all its calls; a table's are final.
             sigmas: a solver's sigma (of a flow, before its shift; sigma / alpha else), with or without a last 0. Of a table their number
                 counts alone.
             mu: the shift of a flow for the size of the image.
@@ -262,18 +274,22 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
             if timesteps is not None and not np.allclose(values or [], table.times, rtol=1e-3, atol=1e-3):
                 raise ValueError("timesteps are a solver's: the times of a table are final, leave them out")
         else:
-            table = self._of_solver(
-                calls, values if timesteps is not None else None, values if sigmas is not None else None, mu
-            )
-        self._whole = table
-        self.num_inference_steps = calls
+            table = self._of_solver(calls, None if timesteps is None else values, None if sigmas is None else values, mu)
+        self.num_inference_steps = table.nfe
         self._use(table, device)
 
     def set_begin_index(self, begin_index: int = 0) -> None:
-        """Say which call the loop begins with; a table that was made for that start is taken, if one is held."""
+        """Say which call the loop begins with. What is run from there is chosen here, before the loop: a table that was made for that
+        start, if one is held, else a solver that warms itself up.
+
+        Raises:
+            ValueError: an index below 0, or a time at which no solver begins.
+        """
+        if begin_index < 0:
+            raise ValueError(f"begin_index counts the calls from 0, got {begin_index}")
         self._begin_index = begin_index
-        if begin_index and self._whole is not None and self._tables is not None:
-            self._from_start(self._whole, begin_index)
+        if self._step_index is None and self._whole is not None:
+            self._start_at(self._whole, begin_index)
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
         """What the network is given for a state: the state itself but for EDM's networks, and where a first output is shared."""
@@ -285,7 +301,8 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         k, table = self._step_index, self._table
         assert k is not None and table is not None
         if table.offset and k == self._first:
-            sample = self._opened(table, sample)
+            sample = self._open(sample).to(sample.dtype)
+            self._opened = True
         return sample if table.input_scales is None else sample * table.input_scales[k - self._first]
 
     def step(
@@ -318,8 +335,8 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
             self._begin(timestep)
             assert self._table is not None
             check_sample(self._table.setting, sample, self._warn)
-            if eta:
-                self._warn(f"eta = {eta:g} is left out: a tableau runs an ODE, which adds no noise")
+            if eta or variance_noise is not None:
+                self._warn("eta and variance_noise are left out: a tableau runs an ODE, which adds no noise")
         k = self._step_index
         assert k is not None and self._stepper is not None and self._table is not None
         if k - self._first >= self._table.nfe:
@@ -329,7 +346,12 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         if self._halves and model_output.shape[1] == 2 * sample.shape[1]:
             model_output = model_output.chunk(2, dim=1)[0]
         if self._table.offset and k == self._first:
-            sample = self._first_state(sample)
+            if not self._opened:
+                raise ValueError(
+                    "this pipeline hands its states to the network without scale_model_input, so that it has no place for a first output "
+                    "that is shared: distil with firsts=['network']"
+                )
+            sample = self._open(sample)
         previous = self._stepper.step(k - self._first, model_output, sample)
         self._step_index = k + 1
         return SchedulerOutput(prev_sample=previous) if return_dict else (previous,)
@@ -356,33 +378,65 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         return self.add_noise(sample, noise, timestep)
 
     def index_for_timestep(self, timestep: Any, schedule_timesteps: Tensor | None = None) -> int:
-        """The first call at a time; the last call where there is none."""
+        """The first call at a time, or at the nearest one: a loop in half precision has rounded them."""
         times = self.timesteps if schedule_timesteps is None else schedule_timesteps
-        found = (times.cpu() == torch.as_tensor(timestep).cpu()).nonzero()
-        return int(found[0]) if len(found) else len(times) - 1
+        return int((times.double().cpu() - torch.as_tensor(timestep).double().cpu()).abs().argmin())
 
     # Which table is run.
 
-    def _use(self, table: Table | None, device: Any, *, shown: Tensor | None = None, first: int = 0) -> None:
-        """Begin anew with a table; `first`: the loop's call that its first one is; `shown`: the times that the loop has in hand."""
-        self._table, self._first = table, first
-        self._step_index = self._stepper = self._opening = None
-        if shown is None:
-            self._begin_index = None
+    def _use(self, table: Table | None, device: Any) -> None:
+        """Begin anew with the table of a whole run."""
+        self._whole, self._begin_index = table, None
         if table is None:
             schedule = self._slot.schedule
             times = np.linspace(schedule.t_max, schedule.t_min, len(self))
             points = [Point(float(t), float(schedule.alpha(t)), float(schedule.sigma(t))) for t in times]
             self.timesteps = torch.tensor([self._slot.time(point.t) for point in points], dtype=torch.float32)
-            self.sigmas = torch.tensor(self._noise_levels(points), dtype=torch.float32)
-            return
-        _ = table.rows, table.conversions  # made before the loop, not in it
-        self.sigmas = torch.tensor(self._noise_levels(table.points), dtype=torch.float32)
-        if shown is None:
-            self.timesteps = torch.tensor(table.times, dtype=self._time_dtype(table)).to(device)
+            self.sigmas = torch.tensor([self._slot.noise_level(point) for point in points], dtype=torch.float32)
         else:
-            # The loop has its part of `timesteps` in hand: it sees what is written there.
-            shown[first:] = torch.tensor(table.times, dtype=shown.dtype).to(shown.device)
+            self._times = table.times
+            self.timesteps = torch.tensor(self._times, dtype=self._time_dtype(table)).to(device)
+        self._run(table, 0)
+
+    def _start_at(self, whole: Table, first: int) -> None:
+        """Take what serves a loop that begins with this call."""
+        if first == self._first or first >= whole.nfe:
+            return
+        if first == 0:
+            self._run(whole, 0)
+            return
+        held = None if self._tables is None else self._tables.from_start(whole.nfe - first, whole.points[first].t)
+        table = held or rest_of(whole, first)
+        if held is None and self._tables is not None:
+            self._warn(
+                f"the loop begins at call {first + 1} of {whole.nfe}, where a table has no history: {table.tableau.solver} runs the "
+                f"{table.nfe} calls that are left; distil one from t = {table.points[0].t:g} to have a table there"
+            )
+        elif held is None and table.tableau.solver != whole.tableau.solver:
+            self._warn(
+                f"{whole.tableau.solver} cannot begin at call {first + 1} of {whole.nfe}: {table.tableau.solver} runs those that are left"
+            )
+        self._run(table, first)
+
+    def _run(self, table: Table | None, first: int) -> None:
+        """Set the loop to a table whose first call is the loop's call `first`."""
+        self._table, self._first = table, first
+        self._step_index = self._stepper = None
+        self._opened = False
+        if table is None or self._whole is None:
+            return
+        # Made before the loop, not in it.
+        _ = table.form
+        mean = table.tableau.mean
+        self._mean = None if mean is None else torch.tensor(mean, dtype=torch.float32, device=self.timesteps.device)
+        self.sigmas = torch.tensor(
+            [self._slot.noise_level(point) for point in [*self._whole.points[:first], *table.points]], dtype=torch.float32
+        )
+        times = (*self._whole.times[:first], *table.times)
+        if times != self._times:
+            # A pipeline has its part of `timesteps` in hand already: it sees what is written there.
+            self.timesteps.copy_(torch.tensor(times, dtype=self.timesteps.dtype))
+        self._times = times
 
     def _time_dtype(self, table: Table) -> torch.dtype:
         """Whole times as whole numbers, as networks of discrete schedules have them from diffusers."""
@@ -391,35 +445,23 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         return torch.int64 if whole else torch.float32
 
     def _of_solver(self, calls: int, timesteps: list[float] | None, sigmas: list[float] | None, mu: float | None) -> Table:
+        asked = calls, timesteps, sigmas, mu
+        if self._made is not None and self._made[0] == asked:  # a pipeline asks for the same again and again
+            return self._made[1]
         config = self.config
-        if mu is not None and mu != self._mu and config.use_dynamic_shifting:
-            self._mu, self._slot = mu, slot_of(self._network, mu=mu)
-        chosen, schedule = make_solver(config.solver, **config.solver_options or {}), self._slot.schedule
-        grid: Any = config.grid
-        if timesteps is not None:
-            grid = [self._slot.time_of(t) for t in timesteps]
-        elif sigmas is not None and grid is None:
-            grid = self._times_of(sigmas)
-        return Table(chosen.tableau(schedule, calls, grid), self._slot, bool(config.thresholding))
-
-    def _times_of(self, sigmas: list[float]) -> list[float]:
-        """The schedule's times at noise levels, as a pipeline gives them: of a flow before its shift."""
-        schedule = self._slot.schedule
-        if hasattr(schedule, "shift"):
-            return [float(t) for t in schedule.uniform_time(np.array(sigmas))]
-        with np.errstate(divide="ignore"):
-            return [float(t) for t in schedule.time(-2 * np.log(np.array(sigmas)))]
-
-    def _noise_levels(self, points: Iterable[Point]) -> list[float]:
-        flow = hasattr(self._slot.schedule, "shift")
-        return [point.sigma if flow else min(point.rho, _LARGEST_SIGMA) for point in points]
-
-    def _from_start(self, whole: Table, first: int) -> None:
-        """Take what serves a loop that begins in the middle."""
-        assert self._tables is not None
-        held = self._tables.from_start(whole.nfe - first, whole.points[first].t) if first < whole.nfe else None
-        if held is not None:
-            self._use(held, None, shown=self.timesteps, first=first)
+        if mu is not None and config.use_dynamic_shifting:
+            self._slot = slot_of(self._network, mu=mu)
+        table = solver_table(
+            make_solver(config.solver, **config.solver_options or {}),
+            self._slot,
+            calls=calls,
+            timesteps=timesteps,
+            sigmas=sigmas,
+            grid=config.grid,
+            works_on_D=bool(config.thresholding),
+        )
+        self._made = asked, table
+        return table
 
     # The first call.
 
@@ -428,55 +470,35 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         if self._whole is None or self._table is None:
             raise ValueError("call set_timesteps before the loop")
         first = self._begin_index if self._begin_index is not None else self._found(timestep)
-        if first and self._first != first:
-            rest = rest_of(self._whole, first)
-            if self._tables is not None:
-                self._warn(
-                    f"the loop begins at call {first + 1} of {self._whole.nfe}, where a table has no history: {rest.tableau.solver} runs "
-                    f"the {rest.nfe} calls that are left; distil one from t = {rest.points[0].t:g} to have a table there"
-                )
-            self._use(rest, None, shown=self.timesteps, first=first)
+        self._start_at(self._whole, first)
         self._step_index = first
-        assert self._table is not None
         self._stepper = Stepper(self._table, self._shape_D if self.config.thresholding else None)
 
     def _found(self, timestep: Any) -> int:
         """The call that a time belongs to, without looking at numbers on a device: a loop over `timesteps` hands out parts of it."""
         if torch.compiler.is_compiling():
-            return 0
+            raise ValueError("a loop that is compiled does not show where it begins: call set_begin_index before it")
         if isinstance(timestep, Tensor) and timestep.numel() == 1:
             place = timestep.untyped_storage().data_ptr()
             if place == self.timesteps.untyped_storage().data_ptr():
                 return int(timestep.storage_offset() - self.timesteps.storage_offset())
         return self.index_for_timestep(timestep)
 
-    def _opened(self, table: Table, noise: Tensor) -> Tensor:
-        """The state after a first output that is shared, for the network; the loop goes on with the noise in hand."""
+    def _open(self, noise: Tensor) -> Tensor:
+        """The state after a first output that is shared. It is made twice, for the network, whose batch may have each sample twice, and for
+        the step: the loop goes on with the noise in hand."""
         assert self._stepper is not None
-        mean = table.tableau.mean
-        first = None if mean is None else torch.tensor(mean, dtype=torch.float32).to(noise.device)
-        wide = noise.to(torch.promote_types(noise.dtype, torch.float32))
-        self._opening = noise, self._stepper.begin(wide, first)
-        return self._opening[1].to(noise.dtype)
-
-    def _first_state(self, sample: Tensor) -> Tensor:
-        """The state that the first call was made with, where a first output is shared."""
-        if self._opening is None or self._opening[0].shape != sample.shape:
-            raise ValueError(
-                "this pipeline hands its states to the network without scale_model_input, so that it has no place for a first output that "
-                "is shared: distil with share_first=False"
-            )
-        state, self._opening = self._opening[1], None
-        return state
+        return self._stepper.begin(noise, None if self._mean is None else self._mean.to(noise.device))
 
     def _place(self) -> Point | None:
-        """Where the loop is; None outside a loop, or where it does not say."""
+        """Where the loop's state is; None outside a loop, or where it does not say."""
         index = self._step_index if self._step_index is not None else self._begin_index
-        if self._whole is None or index is None:
+        if self._whole is None or self._table is None or index is None:
             return None
-        assert self._table is not None
-        points = self._table.points if index >= self._first else self._whole.points
-        return points[min(index - self._first if index >= self._first else index, len(points) - 1)]
+        table, k = (self._table, index - self._first) if index >= self._first else (self._whole, index)
+        if k == 0 and table.offset:
+            return table.tableau.points[0]  # the noise, until a first output that is shared has been put to it
+        return table.points[min(k, table.nfe)]
 
     def _shape_D(self, D: Tensor) -> Tensor:
         return threshold(D, self.config.dynamic_thresholding_ratio, 1.0, self.config.sample_max_value)
@@ -484,7 +506,12 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
     def _warn(self, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
-            warnings.warn(text, stacklevel=4)
+            _say(text)
+
+
+@torch.compiler.assume_constant_result  # said while a loop is compiled, in place of breaking it
+def _say(text: str) -> None:
+    warnings.warn(text, stacklevel=5)
 
 
 def _numbers(given: Sequence[float] | Tensor) -> list[float]:

@@ -78,6 +78,11 @@ class Session:
         """Evaluations that it still serves."""
         return LENGTH - 1 - self._driving.index
 
+    @property
+    def scales_input(self) -> bool:
+        """Whether the loop passes its states through `scale_model_input`."""
+        return self._driving.asked_to_scale
+
     def ask(self, x: Tensor, t: float) -> Answer:
         """The network's output for states x, shaped and placed as the loop has them, at the network's time t."""
         self._asked.put((x, t))
@@ -134,6 +139,7 @@ class _Driving(SchedulerMixin, ConfigMixin):
         self._next = t
         self.index = -1  # of the entry of `timesteps` that the loop is at
         self.mu: float | None = None
+        self.asked_to_scale = False
         self.timesteps = torch.full((LENGTH,), t, dtype=torch.float32)
         self.sigmas = torch.full((LENGTH + 1,), slot.noise_level(slot.point(slot.time_of(t))))
         self.num_inference_steps = LENGTH
@@ -172,6 +178,7 @@ class _Driving(SchedulerMixin, ConfigMixin):
         self.timesteps = torch.full((LENGTH,), self._start, dtype=torch.float32, device=device)
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+        self.asked_to_scale = True
         if not self._slot.scales:
             return sample
         return sample * self._slot.input_scale(self._slot.point(self._slot.time_of(self._next)))

@@ -32,8 +32,8 @@ def check_sample(setting: Mapping[str, Any], sample: Tensor, warn: Warn) -> None
             f"the table was fitted on states of shape {tuple(fitted)}, got {got}: it is another network's, distil one for this"
         )
     warn(
-        f"the table was fitted on states of shape {tuple(fitted)} and is run on {got}: what it gains at another size is not known; "
-        "distil one for it, or compare with DodeScheduler.from_solver"
+        f"the table was fitted on states of shape {tuple(fitted)} and is run on {got}: at another size its gain is not known; distil "
+        "one for it, or compare with DodeScheduler.from_solver"
     )
 
 

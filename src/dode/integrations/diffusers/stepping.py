@@ -1,6 +1,6 @@
 """The arithmetic of a loop that is not ours: states come in and go out one at a time, in the loop's precision.
 
-    x_{k+1} = sum_j a[k,j] x_j + n[k,j] N_j
+    x_{k+1} = sum_j a[k,j] x_j + e[k,j] E_j,   E_j = p_j x_j + q_j N_j, or N_j itself
 
 States and outputs are kept in float32 at least, and only while a later row names them. The state that is handed out is rounded where
 the loop works in half precision; if the loop hands that very tensor back, what it was rounded from is gone on with.
@@ -25,24 +25,30 @@ class Stepper:
 
     Args:
         table: the numbers.
-        shape_D: what is done to D; None for nothing.
+        shape_D: what is done to D; None for nothing. The table's form is then over D.
     """
 
     def __init__(self, table: Table, shape_D: Shaping | None = None) -> None:
-        self._rows = table.rows
+        self._rows, self._conversions = table.form.rows, table.form.conversions
         self._offset = table.offset
-        self._conversions = table.conversions if table.works_on_D else None
         self._shape_D = shape_D
         # Slot 2j holds x_j, slot 2j + 1 the output of row j, as in `dode.sampling`.
         self._values: list[Tensor | None] = [None] * (2 * len(self._rows) + 2)
+        # The state that was handed out, rounded, and how often it had been written to then; and what it was rounded from.
         self._handed: Tensor | None = None
-        self._version = 0
+        self._version = -1
         self._kept: Tensor | None = None
 
+    @property
+    def held(self) -> list[Tensor]:
+        """What is kept for later rows, and the unrounded state."""
+        return [value for value in (*self._values, self._kept) if value is not None]
+
     def begin(self, noise: Tensor, first: Tensor | None) -> Tensor:
-        """x_1 from x_0, where the first output is known: 0 if None."""
-        self._values[0] = noise
-        self._values[1] = noise.new_zeros(()).expand(noise.shape) if first is None else first.expand(noise.shape)
+        """x_1 from the noise, where the first output is known: 0 if None. In float32 at least."""
+        wide = torch.promote_types(noise.dtype, torch.float32)
+        self._values[0] = noise.to(wide, copy=True)
+        self._values[1] = noise.new_zeros((), dtype=wide).expand(noise.shape) if first is None else first.expand(noise.shape)
         return self._advance(0)
 
     def step(self, k: int, output: Tensor, sample: Tensor) -> Tensor:
@@ -54,28 +60,34 @@ class Stepper:
             sample: (batch, *shape), the state that it was asked for, as the loop has it.
         """
         row = k + self._offset
-        x = self._kept if self._kept is not None and self._is_handed(sample) else sample
+        released = self._rows[row].released
         wide = torch.promote_types(sample.dtype, torch.float32)
+        x = self._unrounded(sample)
+        # What is kept is copied: the loop may write into its states, and a compiled network into its outputs.
         if x.dtype != wide:
             x = x.to(wide)
-        N = output if output.dtype == wide else output.to(wide)
+        elif x is sample and 2 * row not in released:
+            x = x.clone()
         if self._conversions is not None:
-            u, w = self._conversions[k]
-            N = torch.add(x * u, N, alpha=w)
+            p, q = self._conversions[k]
+            N = (x * p).add_(output, alpha=q) if p else output.to(wide) * q
             if self._shape_D is not None:
                 N = self._shape_D(N)
-        released = self._rows[row].released
-        # What is kept is copied: the loop may write into its states, and a compiled network into its outputs.
-        self._values[2 * row] = x.clone() if x is sample and 2 * row not in released else x
-        self._values[2 * row + 1] = N.clone() if N is output and 2 * row + 1 not in released else N
+        elif output.dtype != wide:
+            N = output.to(wide)
+        else:
+            N = output if 2 * row + 1 in released else output.clone()
+        self._values[2 * row], self._values[2 * row + 1] = x, N
         result = self._advance(row)
         if result.dtype == output.dtype:
             self._handed = self._kept = None
             return result
-        self._kept = result
-        self._handed = result.to(output.dtype)
-        self._version = self._handed._version
-        return self._handed
+        handed = result.to(output.dtype)
+        last = row + 1 == len(self._rows)
+        self._handed, self._kept = (None, None) if last else (handed, result)
+        if not _without_versions():
+            self._version = handed._version
+        return handed
 
     def _advance(self, row: int) -> Tensor:
         terms, released = self._rows[row]
@@ -86,5 +98,16 @@ class Stepper:
             self._values[slot] = None
         return result
 
-    def _is_handed(self, sample: Tensor) -> bool:
-        return sample is self._handed and sample._version == self._version
+    def _unrounded(self, sample: Tensor) -> Tensor:
+        """What a state was rounded from, if it is the one that was handed out and nothing was written into it; else itself."""
+        kept = self._kept
+        if kept is None or kept.shape != sample.shape:
+            return sample
+        if _without_versions():
+            return torch.where(kept.to(sample.dtype) == sample, kept, sample.to(kept.dtype))
+        return kept if sample is self._handed and sample._version == self._version else sample
+
+
+def _without_versions() -> bool:
+    """Where tensors do not count what is written into them: numbers are then compared, which needs no branch."""
+    return torch.compiler.is_compiling() or torch.is_inference_mode_enabled()
