@@ -143,7 +143,7 @@ def save_scheduler(
         if found.missing:
             warnings.warn(f"the card has no pictures: {found.missing}", stacklevel=2)
 
-    one = {"prompt": "a prompt"} if prompts is not None else dict(calls[0]) if calls else {}
+    one: dict[str, Any] = {"prompt": "a prompt"} if prompts is not None else dict(calls[0]) if calls else {}
     if isinstance(one.get("class_labels"), int):
         one["class_labels"] = [one["class_labels"]]
 
