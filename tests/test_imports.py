@@ -90,6 +90,8 @@ LIGHT = (
         "models/traits",
         "models/weights",
         "models/folder",
+        "models/index",
+        "models/slots",
         "models/scheduler_configs",
     ),
 )

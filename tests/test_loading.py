@@ -209,7 +209,7 @@ def test_function_reference(tmp_path, monkeypatch):
     assert load("module_for_test_loading:make", batch_size=3).name == "made"
     assert sys.path == path
     for reference, message in {
-        "module_for_test_loading:wrong": "must return a dode.Denoiser, got int",
+        "module_for_test_loading:wrong": "must return a dode.Denoiser or a pipeline of diffusers, got int",
         "module_for_test_loading:fails": "RuntimeError: no luck",
         "module_for_test_loading:absent": "absent",
         "sys:exit": "sys:exit failed: SystemExit",

@@ -15,9 +15,9 @@ from dode import stopping
 
 def main() -> None:
     """Run the command line and end the process."""
-    stopping.listen()
     code: object = 0
     try:
+        stopping.listen()
         from dode.cli import main as run
 
         run()

@@ -51,7 +51,7 @@ def load(
             - a diffusers pipeline, whose unet or transformer is taken: samples of a latent pipeline are latents, and
               conditions are tensors (`encoder_hidden_states=...`), as the network takes them;
             - a network: a diffusers model or any net(x, t, **cond), with `schedule`;
-            - "package.module:function", a function without arguments that returns a Denoiser.
+            - "package.module:function", a function without arguments that returns a Denoiser or a pipeline.
         schedule: in place of the model's own; needed where it has none.
         prediction: in place of the model's own; "epsilon" where it has none ("flow" for a `Flow` schedule).
         allow_pickle: read weights from a .bin file if there is no safetensors file; code in it is not run.
@@ -91,6 +91,41 @@ def load(
     return denoiser
 
 
+def is_function(model: str) -> bool:
+    """Whether a name is that of a function, "package.module:function", and of nothing else."""
+    return model not in BUNDLED and not Path(model).exists() and _FUNCTION.fullmatch(model) is not None
+
+
+def is_pipeline(made: Any) -> bool:
+    """Whether something is called as a pipeline of diffusers is."""
+    return callable(made) and hasattr(made, "scheduler")
+
+
+def made_by(reference: str) -> Any:
+    """What a function gives: a `Denoiser`, or a pipeline.
+
+    Args:
+        reference: "package.module:function"; the current folder's modules are found too.
+
+    Raises:
+        ValueError: it fails, or gives something else.
+    """
+    module_name, _, path = reference.partition(":")
+    try:
+        with _current_folder_importable():
+            target: Any = importlib.import_module(module_name)
+            for part in path.split("."):
+                target = getattr(target, part)
+            made = target()  # which may import more
+    except (Exception, SystemExit) as error:  # what it runs may end the interpreter, with success and without a denoiser
+        raise ValueError(f"{reference} failed: {type(error).__name__}: {error}") from error
+    from dode.denoisers import Denoiser
+
+    if not isinstance(made, Denoiser) and not is_pipeline(made):
+        raise ValueError(f"{reference} must return a dode.Denoiser or a pipeline of diffusers, got {type(made).__name__}")
+    return made
+
+
 class _Asked(NamedTuple):
     """What the caller says in place of the model."""
 
@@ -111,8 +146,8 @@ def _find(model: Any, asked: _Asked, allow_pickle: bool) -> Denoiser:
     if isinstance(model, str):
         if model in BUNDLED:
             return _from_folder(BUNDLED[model].folder, model, asked, allow_pickle)
-        if not Path(model).exists() and _FUNCTION.fullmatch(model):
-            return _from_function(model)
+        if is_function(model):
+            return _find(made_by(model), asked, allow_pickle)
         if not Path(model).exists() and re.fullmatch(r"[\w-]+", model):
             message = str(unknown_name("model", model, BUNDLED))
             raise ValueError(f"{message}; a folder and package.module:function are accepted too")
@@ -243,23 +278,6 @@ def _schedule_of(
     if scheduler.thresholds and not {"clip", "dynamic_threshold"} & set(options):
         warnings.warn(f"{scheduler.name}: thresholding = True is left out: ask with dynamic_threshold=...", stacklevel=4)
     return schedule, prediction
-
-
-def _from_function(reference: str) -> Denoiser:
-    from dode.denoisers import Denoiser
-
-    module_name, _, path = reference.partition(":")
-    try:
-        with _current_folder_importable():
-            target: Any = importlib.import_module(module_name)
-        for part in path.split("."):
-            target = getattr(target, part)
-        denoiser = target()
-    except (Exception, SystemExit) as error:  # what it runs may end the interpreter, with success and without a denoiser
-        raise ValueError(f"{reference} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(denoiser, Denoiser):
-        raise ValueError(f"{reference} must return a dode.Denoiser, got {type(denoiser).__name__}")
-    return denoiser
 
 
 @contextmanager

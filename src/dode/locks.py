@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from glob import escape
 from pathlib import Path
 
-from dode.files import check_folder, check_writable, sweep
+from dode.files import check_folder, check_folder_writable, check_writable, sweep
 
 
 @contextmanager
@@ -26,6 +26,22 @@ def output_file(path: Path, *, overwrite: bool = False) -> Iterator[None]:
     with _locked(target.with_name(f".{target.name}.lock"), path):
         # The one that held it may have written it since.
         check_writable(path, overwrite=overwrite)
+        sweep(target.parent, escape(target.name))
+        yield
+
+
+@contextmanager
+def output_whole_folder(path: Path, names: Sequence[str], *, overwrite: bool = False) -> Iterator[None]:
+    """A folder that `dode.files.write_folder` will write at the end of long work: it can be, and nobody else is about to.
+
+    Raises:
+        BlockingIOError: another run is.
+        OSError: as `dode.files.write_folder`.
+    """
+    check_folder_writable(path, names, overwrite=overwrite)
+    target = Path(os.path.realpath(path))
+    with _locked(target.with_name(f".{target.name}.lock"), path):
+        check_folder_writable(path, names, overwrite=overwrite)
         sweep(target.parent, escape(target.name))
         yield
 

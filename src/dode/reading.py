@@ -57,6 +57,27 @@ def read_json(path: Path, most: int = SMALL) -> dict[str, Any]:
         return found
 
 
+def read_lines(path: Path, most: int = SMALL) -> list[str]:
+    """The lines of a text file in UTF-8, without spaces around them; empty ones and those that begin with # are left out.
+
+    Raises:
+        FileNotFoundError, ValueError: in one line, with the path.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist, or is no file")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    with failing_as(path):
+        if len(content) > most:
+            raise ValueError(f"it has more than {most / 2**20:.0f} MB, too many for what it is")
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"it is not UTF-8: {error}") from None
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def parse(content: bytes) -> Any:
     """The value of JSON text.
 

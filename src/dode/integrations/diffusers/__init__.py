@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "scheduler": ["DodeScheduler"],
         "driver": ["drive"],
+        "saved": ["save_scheduler"],
         "class_conditional": ["ClassConditionalPipeline", "fashion_pipeline"],
     },
 )
