@@ -45,7 +45,7 @@ def pictures(
     Raises:
         Exception: what the pipeline raises, with a note of the call.
     """
-    each = _of_caller(prompts, calls, call)
+    each, call = _of_caller(prompts, calls, call)
     listed, kinds = _listed(each), len(each)
     count = kinds if count is None else count
     at_once = (BATCH_SIZE if batch_size is None else batch_size) if listed else 1
