@@ -443,7 +443,7 @@ def _arguments(pipe: Any) -> tuple[dict[str, Any], bool]:
 def _check_names(name: str, takes: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]) -> None:
     """Some pipelines of diffusers take any argument, for those of old, and say nothing of one that they do not know."""
     for key in (key for call in calls for key in call if key not in takes):
-        raise unknown_name(f"argument of {name}", key, takes)
+        raise unknown_name(f"argument of {name}'s call", key, takes)
 
 
 def _check_guider(guider: Any) -> None:
