@@ -45,7 +45,7 @@ def pictures(
     Raises:
         Exception: what the pipeline raises, with a note of the call.
     """
-    each, call = _of_caller(prompts, calls, call)
+    each, shared = _of_caller(prompts, calls, call)
     listed, kinds = _listed(each), len(each)
     count = kinds if count is None else count
     at_once = (BATCH_SIZE if batch_size is None else batch_size) if listed else 1
@@ -53,7 +53,7 @@ def pictures(
     found = []
     for first in range(0, count, at_once):
         indices = range(first, min(first + at_once, count))
-        given = {**call, **each[first % kinds]}
+        given = {**shared, **each[first % kinds]}
         if listed:
             given |= {key: [each[i % kinds][key] for i in indices] for key in listed}
             given |= {key: [value] * len(indices) for key, value in given.items() if _is_text(key, value)}

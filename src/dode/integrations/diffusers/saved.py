@@ -25,14 +25,13 @@ from dode.foreign import first_line, printable
 from dode.images import to_grid
 from dode.integrations.diffusers.card import Made, Pictures, card
 from dode.integrations.diffusers.configs import of_network, translated
-from dode.integrations.diffusers.driver import _arguments, _network_of
+from dode.integrations.diffusers.driver import _arguments, _check_names, _network_of
 from dode.integrations.diffusers.held import FILE, Held, setting_of
 from dode.integrations.diffusers.pictures import pictures as drawn
 from dode.integrations.diffusers.scheduler import DodeScheduler
 from dode.models.index import PipelineIndex
 from dode.models.scheduler_configs import SchedulerConfig
 from dode.models.slots import slot_of
-from dode.names import unknown_name
 from dode.solvers import solver_named
 
 # What a scheduler folder has.
@@ -202,10 +201,9 @@ def check_fits(scheduler: DodeScheduler, held: Held, pipe: Any) -> None:
 
 def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
     """Raise ValueError for an argument that a pipeline's call has no name for: those that take any let a slip pass in silence."""
-    known, others = _arguments(pipe)
-    for name in () if others else call:
-        if name not in known:
-            raise unknown_name(f"argument of {type(pipe).__name__}'s call", name, [each for each in known if each != "kwargs"])
+    known, passes_on = _arguments(pipe)
+    if not passes_on or "num_inference_steps" in known:  # else it hands them to another pipeline
+        _check_names(type(pipe).__name__, known, [call])
 
 
 def guided_as(setting: Mapping[str, Any], pipe: Any, call: Mapping[str, Any]) -> dict[str, Any]:
