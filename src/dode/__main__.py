@@ -18,6 +18,8 @@ def main() -> None:
     code: object = 0
     try:
         stopping.listen()
+        # Before PyTorch is loaded: threads that wait for each other by spinning cost tens of times the work where cores are shared.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from dode.cli import main as run
 
         run()

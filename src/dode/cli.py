@@ -733,7 +733,8 @@ def _by_pipeline(
     strict: bool,
 ) -> tuple[Any, str]:
     """Samples that a pipeline makes with a scheduler folder, and how many calls of the network each took, in words."""
-    from dode.integrations.diffusers.held import read_held, setting_of
+    from dode.integrations.diffusers.held import read_held
+    from dode.integrations.diffusers.setting import setting_of
 
     held = read_held(folder)
     if nfe is None and not held.calls:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dode import statistics
 from dode.foreign import printable
-from dode.integrations.diffusers.held import said, setting_of
+from dode.integrations.diffusers.held import said
+from dode.integrations.diffusers.setting import setting_of
 from dode.reading import checked
 from dode.tableau import Tableau
 

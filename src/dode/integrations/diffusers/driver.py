@@ -9,25 +9,33 @@ A sample is what its scheduler sees: latents stay latents. The condition `prompt
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import inspect
-import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from dode.denoisers import Denoiser, threshold
+from dode.integrations.diffusers.calls import (
+    arguments,
+    check_guider,
+    check_names,
+    joined,
+    listed,
+    model_name,
+    network_hash,
+    network_of,
+    of_caller,
+    run,
+    same_again,
+    takes_lists,
+)
 from dode.integrations.diffusers.configs import of_network, translated
 from dode.integrations.diffusers.session import LENGTH, Answer, Session
 from dode.models.scheduler_configs import SchedulerConfig
 from dode.models.slots import Slot, slot_of
-from dode.names import unknown_name
 from dode.notes import add_note
 
 # Samples in one call where the caller does not say: with guidance a network has twice as many before it.
@@ -36,20 +44,8 @@ BATCH_SIZE = 4
 _OPEN = 64
 # What makes several samples of one call, by pipeline.
 _COPIES = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "num_images_per_label", "batch_size")
-# Arguments of a call that belong to whoever drives it.
-_OURS = ("num_inference_steps", "timesteps", "sigmas", "latents", "output_type", "return_dict")
 # Where a loop begins or ends in time: driven, it runs wherever it is asked.
 _RANGE = ("denoising_start", "denoising_end")
-# What these switch, or see, by the number of a step is no function of state and time.
-_BY_STEP = (
-    "control_guidance_start",
-    "control_guidance_end",
-    "skip_layer_guidance_start",
-    "skip_layer_guidance_stop",
-    "cfg_trunc_ratio",
-    "callback",
-    "callback_on_step_end",
-)
 
 
 @contextmanager
@@ -105,7 +101,7 @@ class PipelineNetwork:
         firsts: first outputs that its loop has a place for.
         count: prompts, or calls.
         guidance_scale: of the calls, as far as they say; None if they do not.
-        failure: where it first gave numbers that are not finite for states that are, in words; "" if it did not.
+        failure: where it last gave numbers that are not finite for states that are, in words; "" if it did not.
     """
 
     def __init__(
@@ -117,17 +113,17 @@ class PipelineNetwork:
     ) -> None:
         self.name = type(pipe).__name__
         self._pipe = pipe
-        self._takes, passes_on = _arguments(pipe)
-        self._calls, call = _of_caller(prompts, calls, call)
-        self._listed = _listed(self._calls)
+        self._takes, passes_on = arguments(pipe)
+        self._calls, call = of_caller(prompts, calls, call)
+        self._listed = listed(self._calls)
         self._call = dict(call)
         self.count = len(self._calls)
         self._ours = [name for name in ("num_inference_steps", "output_type") if name in self._takes]
         if passes_on and not self._ours:  # to another pipeline
             self._ours = ["num_inference_steps"]
         elif passes_on:
-            _check_names(self.name, self._takes, [call, *self._calls])
-        _check_guider(getattr(pipe, "guider", None))
+            check_names(self.name, self._takes, [call, *self._calls])
+        check_guider(getattr(pipe, "guider", None))
         config = translated(pipe.scheduler)
         self._thresholding = (
             (config["dynamic_thresholding_ratio"], config["sample_max_value"]) if config.get("thresholding") else None
@@ -153,19 +149,11 @@ class PipelineNetwork:
     @property
     def setting(self) -> dict[str, Any]:
         """What a table that is made with it is fitted for, as JSON."""
-        net = _network_of(self._pipe)
-        config = getattr(net, "config", None)
-        said = None
-        if isinstance(config, Mapping):
-            text = json.dumps({k: v for k, v in config.items() if not k.startswith("_")}, sort_keys=True, default=str)
-            said = hashlib.sha256(text.encode()).hexdigest()[:16]
         return {
             "pipeline": self.name,
-            "model": str(
-                getattr(getattr(self._pipe, "config", None), "_name_or_path", "") or getattr(self._pipe, "name_or_path", "")
-            ),
-            "network": type(net).__name__,
-            "network_hash": said,
+            "model": model_name(self._pipe),
+            "network": type(network_of(self._pipe)).__name__,
+            "network_hash": network_hash(self._pipe),
             "scheduler": self._config.name,
             "prediction": self.slot.prediction,
             "schedule": self.slot.schedule.fingerprint,
@@ -242,9 +230,9 @@ class PipelineNetwork:
     def _output(self, answer: Answer, given: Tensor, t: float, rows: tuple[int, ...]) -> Tensor:
         """N for the states that were asked for, in the dtype of the pipeline's output."""
         output, sample = answer.output[: len(given)], answer.sample[: len(given)]
-        if not self.failure and not bool(torch.isfinite(output).all()) and bool(torch.isfinite(given).all()):
+        if not bool(torch.isfinite(output).all()) and bool(torch.isfinite(given).all()):
             row = int((~torch.isfinite(output).flatten(1).all(1)).nonzero()[0])
-            self.failure = f"the pipeline first gave such numbers at t = {t:g}, in {self._named(rows[row : row + 1])}"
+            self.failure = f"the pipeline gave such numbers at t = {t:g}, in {self._named(rows[row : row + 1])}"
         if self._config.learned_variance and output.shape[1] == 2 * given.shape[1]:
             output = output.chunk(2, dim=1)[0]
         point = self.slot.point(t)
@@ -269,7 +257,7 @@ class PipelineNetwork:
             call = self._call_of(rows)
             try:
                 found = Session(
-                    lambda scheduler: _run(self._pipe, scheduler, call),
+                    lambda scheduler: run(self._pipe, scheduler, call),
                     self._pipe.scheduler,
                     self.slot,
                     self.slot.time(self.slot.schedule.t_max),
@@ -294,12 +282,8 @@ class PipelineNetwork:
 
     def _call_of(self, rows: tuple[int, ...]) -> dict[str, Any]:
         """The arguments of the call for samples with these prompts."""
-        call = self._call | self._calls[rows[0]]
-        if self._listed:
-            call |= {key: [self._calls[row][key] for row in rows] for key in self._listed}
-            # One text for all is a list where others are.
-            call |= {key: [value] * len(rows) for key, value in call.items() if _is_text(key, value)}
-        elif len(rows) > 1:
+        call = joined(self._call, self._calls, self._listed, rows)
+        if len(rows) > 1 and not self._listed:
             call |= self._copied(call, len(rows))
         ours = {"num_inference_steps": LENGTH, "output_type": "latent"}
         call |= {key: ours[key] for key in self._ours}
@@ -315,9 +299,9 @@ class PipelineNetwork:
                 raise TypeError(f"generator is a torch.Generator or a list of them, got {type(each).__name__}")
         if len(several) not in (1, self.count):
             raise ValueError(f"there are {len(several)} generators for {self.count} prompts: give one, or one for each prompt")
-        if len(rows) == 1 or not _takes_lists(self._pipe):
-            return _same_again(several[rows[0] % len(several)])
-        return [_same_again(several[row % len(several)]) for row in rows]
+        if len(rows) == 1 or not takes_lists(self._pipe):
+            return same_again(several[rows[0] % len(several)])
+        return [same_again(several[row % len(several)]) for row in rows]
 
     def _copied(self, call: Mapping[str, Any], count: int) -> dict[str, Any]:
         """What makes a call of one sample one of several."""
@@ -334,140 +318,3 @@ class PipelineNetwork:
         words = [f"{key}={said[key]}" if key in said else key for key in given]
         which = f" {rows[0] + 1} of {self.count}" if self.count > 1 and not said else ""
         return f"{self.name}'s call{which} with {', '.join(words) or 'no arguments'}"
-
-
-def _run(pipe: Any, scheduler: Any, call: Mapping[str, Any]) -> Any:
-    """Call a pipeline with another scheduler; what it notes on itself during the call is its copy's."""
-    copied = copy.copy(pipe)
-    copied.scheduler = scheduler
-    bar = dict(getattr(pipe, "_progress_bar_config", None) or {})
-    if getattr(pipe, "_blocks", None) is not None:
-        copied._blocks = copy.deepcopy(pipe._blocks)  # a modular one's: they hold the bars, and no networks
-        _hush(copied._blocks)
-        if getattr(pipe, "guider", None) is not None:
-            copied.guider = copy.copy(pipe.guider)  # it notes the step that it is at
-    else:
-        with suppress(AttributeError):
-            copied.set_progress_bar_config(**bar | {"disable": True})
-    return copied(**call)
-
-
-def _hush(blocks: Any) -> None:
-    """Turn off the progress bars of a modular pipeline's blocks, at every depth."""
-    for block in (getattr(blocks, "sub_blocks", None) or {}).values():
-        if hasattr(block, "set_progress_bar_config"):
-            block.set_progress_bar_config(disable=True)
-        _hush(block)
-
-
-def _takes_lists(pipe: Any) -> bool:
-    """Whether a pipeline takes a list of generators, one a sample: diffusers' own do."""
-    return isinstance(pipe, DiffusionPipeline) or hasattr(pipe, "_blocks")
-
-
-def _same_again(generator: torch.Generator | None) -> torch.Generator:
-    """One that draws the same in every call: a copy."""
-    if generator is None:
-        return torch.Generator("cpu").manual_seed(0)
-    copied = torch.Generator(generator.device)
-    copied.set_state(generator.get_state())
-    return copied
-
-
-def _of_caller(
-    prompts: Sequence[str] | None, calls: Sequence[Mapping[str, Any]] | None, call: Mapping[str, Any]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The calls, of which each prompt makes one, and what they share, checked; one call where there are neither."""
-    if prompts is not None and calls is not None:
-        raise ValueError("give prompts or calls, not both: the calls may have prompts of their own")
-    if isinstance(prompts, str):
-        raise TypeError("prompts is a list of texts, got one text: give [text]")
-    for name, given in (("prompts", prompts), ("calls", calls)):
-        if given is not None and len(given) == 0:
-            raise ValueError(f"{name} is empty: give at least one")
-    if prompts is not None and not all(isinstance(text, str) for text in prompts):
-        raise TypeError("prompts is a list of texts: give other arguments by calls=[dict(...), ...]")
-    for each in (call, *(calls or [])):
-        if not isinstance(each, Mapping):
-            raise TypeError(f"calls is a list of dicts, the arguments of a call each, got {type(each).__name__}")
-        ours = [key for key in each if key in _OURS]
-        if ours:
-            raise ValueError(f"{ours[0]} is set by the distillation: leave it out of the pipeline's arguments")
-        by_step = [key for key in each if key in _BY_STEP]
-        if by_step:
-            raise ValueError(
-                f"{by_step[0]} switches by the number of a step, which says nothing of other numbers of steps: leave it out"
-            )
-    if prompts is not None and "prompt" in call:
-        raise ValueError("give prompts or prompt, not both")
-    if prompts is None:
-        return [dict(each) for each in calls or [{}]], dict(call)
-    # Other texts may be one for all, alone or in a list, or one for each prompt.
-    apart = {key: value for key, value in call.items() if _is_texts(key, value)}
-    for key, texts in apart.items():
-        if len(texts) not in (1, len(prompts)):
-            raise ValueError(f"{key} has {len(texts)} texts for {len(prompts)} prompts: give one, or one for each prompt")
-    every = {key: list(texts) * (len(prompts) // len(texts)) for key, texts in apart.items()} | {"prompt": list(prompts)}
-    made = [{key: texts[i] for key, texts in every.items()} for i in range(len(prompts))]
-    return made, {key: value for key, value in call.items() if key not in apart}
-
-
-def _listed(calls: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The arguments in which calls differ, where a pipeline takes a list of them, so that one call serves samples of several; none where
-    they differ in others too, or each makes more samples than one."""
-    first = calls[0]
-    if any(set(each) != set(first) for each in calls):
-        return ()
-    apart = [key for key in first if any(each[key] is not first[key] and not _same(each[key], first[key]) for each in calls)]
-    found = tuple(key for key in first if all(_is_text(key, each[key]) or _is_label(key, each[key]) for each in calls))
-    return found if set(apart) <= set(found) else ()
-
-
-def _same(one: Any, other: Any) -> bool:
-    plain = (str, int, float, bool, type(None))
-    return isinstance(one, plain) and isinstance(other, plain) and one == other
-
-
-def _arguments(pipe: Any) -> tuple[dict[str, Any], bool]:
-    """The arguments of a pipeline's call with their defaults, and whether it takes any others; those of a modular one are its blocks'
-    inputs."""
-    blocks = getattr(pipe, "blocks", None)
-    if blocks is not None and hasattr(blocks, "inputs"):
-        return {each.name: each.default for each in blocks.inputs if each.name}, False
-    parameters = list(inspect.signature(type(pipe).__call__).parameters.values())[1:]
-    variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    named = {each.name: each.default for each in parameters if each.kind not in variable}
-    return named, any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
-
-
-def _check_names(name: str, takes: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]) -> None:
-    """Some pipelines of diffusers take any argument, for those of old, and say nothing of one that they do not know."""
-    for key in (key for call in calls for key in call if key not in takes):
-        raise unknown_name(f"argument of {name}'s call", key, takes)
-
-
-def _check_guider(guider: Any) -> None:
-    """A modular pipeline's guidance may end at a share of the steps."""
-    start, stop = getattr(guider, "_start", 0.0), getattr(guider, "_stop", 1.0)
-    if start > 0 or stop < 1:
-        raise ValueError(
-            f"the guider begins at {start:g} and stops at {stop:g} of the steps, which says nothing of other numbers of steps: "
-            "give one with start=0 and stop=1"
-        )
-
-
-def _is_text(key: str, value: Any) -> bool:
-    return isinstance(value, str) and key.startswith(("prompt", "negative_prompt"))
-
-
-def _is_texts(key: str, value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) > 0 and all(_is_text(key, text) for text in value)
-
-
-def _is_label(key: str, value: Any) -> bool:
-    return key == "class_labels" and isinstance(value, int)
-
-
-def _network_of(pipe: Any) -> Any:
-    found = (getattr(pipe, part, None) for part in ("unet", "transformer", "prior"))
-    return next((part for part in found if part is not None), None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dode.foreign import printable
-from dode.grids import FAMILIES
+from dode.integrations.diffusers.setting import is_whole, setting_of
 from dode.reading import LARGE, checked, failing_as, read_json
 from dode.tableau import Tableau
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 # What diffusers calls a scheduler's file.
 FILE = "scheduler_config.json"
-# Where a tableau's meta says what it was fitted for.
-FITTED_FOR = "fitted_for"
 # What a setting says, in the order and the words of people.
 _SAID = {
     "pipeline": "pipeline",
@@ -69,9 +67,7 @@ class Held:
         raise ValueError(f"{self.folder} has no table of {calls} calls: it has {', '.join(map(str, self.calls))}")
 
     def _is_whole(self, tableau: Tableau) -> bool:
-        """Whether it begins at the noise, as `dode.integrations.diffusers.tables` has it."""
-        named = tableau.grid.split("(")[0] in FAMILIES and "start=" not in tableau.grid and "strength=" not in tableau.grid
-        return named or bool(tableau.times[0] == max(other.times[0] for other in self.tableaux))
+        return is_whole(tableau, max(other.times[0] for other in self.tableaux))
 
     def summary(self, *, numbers: bool = False) -> RenderableType:
         """Which calls are held, what they were fitted for, and each table's summary; `numbers`: and its coefficients."""
@@ -129,12 +125,6 @@ def read_held(folder: Path) -> Held:
                     raise ValueError("it must be an object")
                 found.append(Tableau.from_json(data))
     return Held(folder, content, tuple(sorted(found, key=lambda tableau: tableau.nfe)))
-
-
-def setting_of(tableau: Tableau) -> Mapping[str, Any]:
-    """What a tableau was fitted for, as far as it says so."""
-    found = tableau.meta.get(FITTED_FOR)
-    return found if isinstance(found, Mapping) else {}
 
 
 def said(setting: Mapping[str, Any]) -> dict[str, str]:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dode.integrations.diffusers.driver import BATCH_SIZE, _arguments, _is_text, _listed, _of_caller, _run
+from dode.integrations.diffusers.calls import arguments, joined, listed, of_caller, run
+from dode.integrations.diffusers.driver import BATCH_SIZE
 from dode.notes import add_note
 
 
@@ -45,19 +46,16 @@ def pictures(
     Raises:
         Exception: what the pipeline raises, with a note of the call.
     """
-    each, shared = _of_caller(prompts, calls, call)
-    listed, kinds = _listed(each), len(each)
+    each, shared = of_caller(prompts, calls, call)
+    lists, kinds = listed(each), len(each)
     count = kinds if count is None else count
-    at_once = (BATCH_SIZE if batch_size is None else batch_size) if listed else 1
-    takes, _ = _arguments(pipe)
+    at_once = (BATCH_SIZE if batch_size is None else batch_size) if lists else 1
+    takes, _ = arguments(pipe)
     found = []
     for first in range(0, count, at_once):
         indices = range(first, min(first + at_once, count))
-        given = {**shared, **each[first % kinds]}
-        if listed:
-            given |= {key: [each[i % kinds][key] for i in indices] for key in listed}
-            given |= {key: [value] * len(indices) for key, value in given.items() if _is_text(key, value)}
-        asked = {key: given[key] for key in listed} if listed else dict.fromkeys(given)
+        given = joined(shared, each, lists, [i % kinds for i in indices])
+        asked = {key: given[key] for key in lists} if lists else dict.fromkeys(given)
         given["num_inference_steps"] = steps
         if "output_type" in takes:
             given["output_type"] = "np"
@@ -65,10 +63,10 @@ def pictures(
             given["output"] = "images"
         if "generator" in takes and given.get("generator") is None:
             drawn = [torch.Generator("cpu").manual_seed(_seed(seed, i)) for i in indices]
-            given["generator"] = drawn if listed else drawn[0]
+            given["generator"] = drawn if lists else drawn[0]
         try:
             with torch.no_grad():
-                found.append(_numbers(_run(pipe, scheduler, given)))
+                found.append(_numbers(run(pipe, scheduler, given)))
         except Exception as error:
             words = [key if value is None else f"{key}={value}" for key, value in asked.items()]
             add_note(error, f"in {type(pipe).__name__}'s call with {', '.join(words) or 'no arguments'}")

@@ -10,7 +10,7 @@ from typing import Any
 from dode.denoisers import Denoiser
 from dode.distillation import Distilled, DistilledSet
 from dode.integrations.diffusers.driver import PipelineNetwork, drive
-from dode.integrations.diffusers.tables import FITTED_FOR
+from dode.integrations.diffusers.setting import FITTED_FOR
 from dode.notes import add_note
 
 Made = Distilled | DistilledSet

@@ -6,8 +6,6 @@ pipe.scheduler = DodeScheduler.from_pretrained("sd-dode")
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,12 +21,13 @@ from dode.distillation import Distilled, DistilledSet
 from dode.files import check_folder_writable, write_folder
 from dode.foreign import first_line, printable
 from dode.images import to_grid
+from dode.integrations.diffusers.calls import arguments, check_names, network_hash
 from dode.integrations.diffusers.card import Made, Pictures, card
 from dode.integrations.diffusers.configs import of_network, translated
-from dode.integrations.diffusers.driver import _arguments, _check_names, _network_of
-from dode.integrations.diffusers.held import FILE, Held, setting_of
+from dode.integrations.diffusers.held import FILE, Held
 from dode.integrations.diffusers.pictures import pictures as drawn
 from dode.integrations.diffusers.scheduler import DodeScheduler
+from dode.integrations.diffusers.setting import setting_of
 from dode.models.index import PipelineIndex
 from dode.models.scheduler_configs import SchedulerConfig
 from dode.models.slots import slot_of
@@ -201,9 +200,9 @@ def check_fits(scheduler: DodeScheduler, held: Held, pipe: Any) -> None:
 
 def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
     """Raise ValueError for an argument that a pipeline's call has no name for: those that take any let a slip pass in silence."""
-    known, passes_on = _arguments(pipe)
+    known, passes_on = arguments(pipe)
     if not passes_on or "num_inference_steps" in known:  # else it hands them to another pipeline
-        _check_names(type(pipe).__name__, known, [call])
+        check_names(type(pipe).__name__, known, [call])
 
 
 def guided_as(setting: Mapping[str, Any], pipe: Any, call: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,7 +212,7 @@ def guided_as(setting: Mapping[str, Any], pipe: Any, call: Mapping[str, Any]) ->
         UserWarning: they say another.
     """
     fitted, asked = setting.get("guidance_scale"), call.get("guidance_scale")
-    if not isinstance(fitted, int | float) or "guidance_scale" not in _arguments(pipe)[0]:
+    if not isinstance(fitted, int | float) or "guidance_scale" not in arguments(pipe)[0]:
         return dict(call)
     if isinstance(asked, int | float) and float(asked) != float(fitted):
         warnings.warn(
@@ -222,15 +221,6 @@ def guided_as(setting: Mapping[str, Any], pipe: Any, call: Mapping[str, Any]) ->
             stacklevel=2,
         )
     return {"guidance_scale": fitted, **call}
-
-
-def network_hash(pipe: Any) -> str | None:
-    """Of the configuration of a pipeline's network, as its tables' setting keeps it; None where it has none."""
-    config = getattr(_network_of(pipe), "config", None)
-    if not isinstance(config, Mapping):
-        return None
-    text = json.dumps({k: v for k, v in config.items() if not k.startswith("_")}, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _drawn(results: list[Distilled], pipe: Any, given: dict[str, Any], progress: bool) -> tuple[Pictures, dict[str, Any]]:

@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 
 from dode.foreign import printable
-from dode.grids import FAMILIES, Explicit, Point
+from dode.grids import Explicit, Point
+from dode.integrations.diffusers.setting import is_whole, setting_of
 from dode.models.slots import Slot
 from dode.sampling import ProgramRow, program
 from dode.schedules import NoiseSchedule
 from dode.solvers import Solver, solver, solver_named
 from dode.tableau import Tableau, output_to_sample
 
-# Where a tableau's meta says what it was fitted for.
-FITTED_FOR = "fitted_for"
 # Two starts are one if they are nearer than this share of the schedule's times.
 _SAME_START = 1e-3
 # What walks the rest of a table where its own solver cannot: it asks once a step.
@@ -88,8 +87,7 @@ class Table:
     @property
     def setting(self) -> Mapping[str, Any]:
         """What the tableau was fitted for, as far as it says so."""
-        found = self.tableau.meta.get(FITTED_FOR)
-        return found if isinstance(found, Mapping) else {}
+        return setting_of(self.tableau)
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
@@ -188,10 +186,7 @@ class Tables:
         return next((table for table in self.all if table.nfe == calls and self._same(table, t)), None)
 
     def _is_whole(self, table: Table) -> bool:
-        """Whether it begins at the noise. Some grids do so below the first time of others ("leading"): a time alone does not tell."""
-        grid = table.tableau.grid
-        named = grid.split("(")[0] in FAMILIES and "start=" not in grid and "strength=" not in grid
-        return named or self._same(table, max(other.tableau.times[0] for other in self.all))
+        return is_whole(table.tableau, max(other.tableau.times[0] for other in self.all), self._slack)
 
     def _meet(self, one: Table, other: Table) -> bool:
         return self._same(one, other.tableau.times[0]) or (self._is_whole(one) and self._is_whole(other))
