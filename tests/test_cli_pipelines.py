@@ -20,6 +20,7 @@ from tiny_pipelines import PIXELS, ddpm, stable_diffusion
 
 import dode
 from dode import cli
+from dode.cli.target import found_of
 from dode.integrations.diffusers import DodeScheduler
 from dode.integrations.diffusers.held import read_held
 
@@ -250,10 +251,10 @@ def test_a_network_and_several_budgets_make_a_folder_of_tableaux(command: Comman
 def test_the_output_says_whether_a_folder_is_a_pipeline(models: Path, command: Command) -> None:
     """A network that can be asked alone is, for a file; --prompts, --call and an --out that is no file ask for the whole."""
     ddpm().save_pretrained("ddpm")
-    assert cli._found("ddpm", True).pipeline
-    assert not cli._found("ddpm", False).pipeline
-    assert not cli._found("fashion", True).pipeline
-    assert cli._found("made:text", False).pipeline
+    assert found_of("ddpm", True).pipeline
+    assert not found_of("ddpm", False).pipeline
+    assert not found_of("fashion", True).pipeline
+    assert found_of("made:text", False).pipeline
     command.fail(
         "a pipeline's tables are written into a folder", "distill", "ddpm", "--nfe", 2, "--out", "a.json", "--call", "eta=0"
     )
@@ -336,7 +337,7 @@ def test_prompts_and_calls_that_cannot_be(models: Path, command: Command) -> Non
     command.fail("give prompts or --call prompt=..., not both", *told, "--call", "prompt=a cat")
     command.fail("--call takes KEY=VALUE", *told, "--call", "height")
     command.fail("--call seed is no argument", *told, "--call", "seed=3")
-    command.fail("unknown argument of StableDiffusionPipeline 'heigth': did you mean 'height'", *told, "--call", "heigth=8")
+    command.fail("unknown argument of StableDiffusionPipeline's call 'heigth': did you mean 'height'", *told, "--call", "heigth=8")
     command.fail("latents is set by the distillation", *told, "--call", "latents=8")
     command.fail("--prompts is for pipelines, and fashion is taken as a network", *told[:1], "fashion", *told[2:])
     command.fail("--guidance-interval is for networks", *told, "--guidance-scale", 3, "--guidance-interval", "100,800")

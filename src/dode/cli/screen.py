@@ -1,0 +1,28 @@
+"""What is said, on standard output and on standard error."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rich.console import Console
+
+from dode import stopping
+from dode.foreign import printable
+
+console = Console(markup=False)  # names and paths are no markup
+errors = Console(stderr=True, markup=False)
+# Characters of an error or a warning: paths and names in it may be anyone's.
+_LONGEST = 2000
+
+
+def warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as one line."""
+    errors.print(f"warning: {printable(message, _LONGEST)}", highlight=False, soft_wrap=True)
+
+
+def fail(message: str) -> None:
+    if stopping.heard():  # what a signal broke is no fault of the input
+        raise KeyboardInterrupt
+    errors.print(f"error: {printable(message, _LONGEST)}", highlight=False, soft_wrap=True)
+    sys.exit(2)
