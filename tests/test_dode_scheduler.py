@@ -760,3 +760,14 @@ def test_a_compiled_loop_that_does_not_say_where_it_begins_is_refused() -> None:
 
     with pytest.raises(Exception, match="call set_begin_index before"):
         torch.compile(loop, fullgraph=True, backend="eager")(image())
+
+
+def test_a_table_that_was_changed_after_it_was_made_is_said_so_once(tmp_path):
+    scheduler = DodeScheduler.from_tableaux(dode.solver("deis").tableau(VP.linear(), 4), {"_class_name": "DDPMScheduler"})
+    scheduler.save_pretrained(tmp_path)
+    path = tmp_path / "scheduler_config.json"
+    assert not warnings_of(lambda: DodeScheduler.from_pretrained(tmp_path).set_timesteps(4))
+    path.write_text(path.read_text().replace('"solver": "deis"', '"solver": "deis(order=2)"'))
+    changed = DodeScheduler.from_pretrained(tmp_path)
+    said = warnings_of(lambda: [changed.set_timesteps(4) for _ in range(2)])
+    assert len(said) == 1 and "changed after it was made" in said[0]

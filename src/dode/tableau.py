@@ -338,7 +338,7 @@ class Tableau:
             FileNotFoundError: the folder is not there.
             ValueError: it is larger than what `load` reads.
         """
-        text = json.dumps({**self.to_json(), "digest": self.made or self.digest}, indent=1) + "\n"
+        text = json.dumps(self.to_saved(), indent=1) + "\n"
         if len(text) > LARGE:
             raise ValueError(f"{path} would have {len(text) / 2**20:.0f} MB, and a tableau may have {LARGE / 2**20:.0f}")
         write_atomically(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"), overwrite=overwrite)
@@ -364,7 +364,7 @@ class Tableau:
             return cls.from_json(data)
 
     def to_json(self) -> dict[str, Any]:
-        """What `save` writes."""
+        """The content of what `save` writes."""
         data: dict[str, Any] = {
             "format": FORMAT,
             "version": VERSION,
@@ -388,6 +388,10 @@ class Tableau:
                 "b": _triangle(part.b),
             }
         return data
+
+    def to_saved(self) -> dict[str, Any]:
+        """`to_json` with the digest of what was made, by which `from_json` tells what was changed since."""
+        return {**self.to_json(), "digest": self.made or self.digest}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Tableau:

@@ -47,7 +47,7 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
 
     Args:
         scheduler_class: the class whose configuration this is: it says how the keys below are read.
-        tableaux: what is held, as `Tableau.to_json` writes it: several numbers of calls, and several starts of each.
+        tableaux: what is held, as `Tableau.to_saved` writes it: several numbers of calls, and several starts of each.
         solver: where no tableaux are held: the solver that is run, a name of `dode.solver`.
         solver_options: its options.
         grid: its grid, a name or explicit times; the solver's or the schedule's own if None, or what the pipeline's `sigmas` say.
@@ -160,7 +160,7 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
                 raise TypeError(f"from_tableaux takes tableaux or what dode.distill gives, got {type(entry).__name__}")
         if not found:
             raise ValueError("there are no tableaux: give at least one")
-        made: DodeScheduler = cls.from_config(translated(config), tableaux=[tableau.to_json() for tableau in found])
+        made: DodeScheduler = cls.from_config(translated(config), tableaux=[tableau.to_saved() for tableau in found])
         return made
 
     @classmethod
@@ -270,6 +270,7 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         calls = int(calls)
         if self._tables is not None:
             table = self._tables.whole(calls)
+            table.tableau.warn_if_changed()
             check_shift(table.setting, mu, self._warn)
             if timesteps is not None and not np.allclose(values or [], table.times, rtol=1e-3, atol=1e-3):
                 raise ValueError("timesteps are a solver's: the times of a table are final, leave them out")
