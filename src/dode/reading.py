@@ -42,13 +42,8 @@ def read_json(path: Path, most: int = SMALL) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: in one line, with the path.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist, or is no file")
-    with path.open("rb") as file:
-        content = file.read(most + 1)
+    content = _content(path, most)
     with failing_as(path):
-        if len(content) > most:
-            raise ValueError(f"it has more than {most / 2**20:.0f} MB, too many for what it is")
         if len(content) > SMALL and not content.isascii():  # one character beyond it makes all of them four bytes wide
             raise ValueError(f"it has characters beyond ASCII, and more than {SMALL / 2**20:.0f} MB")
         found = parse(content)
@@ -63,19 +58,25 @@ def read_lines(path: Path, most: int = SMALL) -> list[str]:
     Raises:
         FileNotFoundError, ValueError: in one line, with the path.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist, or is no file")
-    with path.open("rb") as file:
-        content = file.read(most + 1)
+    content = _content(path, most)
     with failing_as(path):
-        if len(content) > most:
-            raise ValueError(f"it has more than {most / 2**20:.0f} MB, too many for what it is")
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(f"it is not UTF-8: {error}") from None
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def _content(path: Path, most: int) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist, or is no file")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        with failing_as(path):
+            raise ValueError(f"it has more than {most / 2**20:.0f} MB, too many for what it is")
+    return content
 
 
 def parse(content: bytes) -> Any:
