@@ -337,7 +337,9 @@ def test_prompts_and_calls_that_cannot_be(models: Path, command: Command) -> Non
     command.fail("give prompts or --call prompt=..., not both", *told, "--call", "prompt=a cat")
     command.fail("--call takes KEY=VALUE", *told, "--call", "height")
     command.fail("--call seed is no argument", *told, "--call", "seed=3")
-    command.fail("unknown argument of StableDiffusionPipeline's call 'heigth': did you mean 'height'", *told, "--call", "heigth=8")
+    command.fail(
+        "unknown argument of StableDiffusionPipeline's call 'heigth': did you mean 'height'", *told, "--call", "heigth=8"
+    )
     command.fail("latents is set by the distillation", *told, "--call", "latents=8")
     command.fail("--prompts is for pipelines, and fashion is taken as a network", *told[:1], "fashion", *told[2:])
     command.fail("--guidance-interval is for networks", *told, "--guidance-scale", 3, "--guidance-interval", "100,800")
