@@ -118,3 +118,10 @@ def test_files_are_read_and_refused_without_pytorch() -> None:
                 light = any(other == module or other.startswith(f"{module}.") for module in modules)
                 assert first != "dode" or light, f"{path} imports {other}, which is not said to be light"
                 assert first != "pydantic" or name == "schemas", f"{path} imports pydantic"
+
+
+def test_a_missing_library_is_named_with_its_extra() -> None:
+    code = "import sys; sys.modules['diffusers'] = None; from dode.integrations.diffusers import DodeScheduler"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == "ImportError: dode.integrations.diffusers needs diffusers: pip install dode[diffusers]"
