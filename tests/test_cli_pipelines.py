@@ -24,6 +24,8 @@ from dode.cli.target import found_of
 from dode.integrations.diffusers import DodeScheduler
 from dode.integrations.diffusers.held import read_held
 
+pytestmark = pytest.mark.xdist_group("cli pipelines")  # the folder of a distilled pipeline is made once, in one worker
+
 FAST = ("--effort", "fast", "--samples", "4", "--validation", "2", "--held-out", "2", "--teacher-nfe", "3", "--budget", "50")
 QUICK = (*FAST[:-6], "--held-out", "0", *FAST[-4:], "--no-pictures")
 PROMPTS = ("a cat", "the sun over a lake")

@@ -25,9 +25,12 @@ from tiny_pipelines import PIPELINES, SIZE, rows  # noqa: E402
 
 from dode.integrations.diffusers import DodeScheduler, drive  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:You have passed", "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*no history.*:UserWarning"
-)
+pytestmark = [
+    pytest.mark.filterwarnings(
+        "ignore:You have passed", "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*no history.*:UserWarning"
+    ),
+    pytest.mark.xdist_group("pipelines"),  # the tables of all pipelines are made once, in one worker
+]
 
 # Relative to the largest number: a loop of float32 in another order of additions; a network between them.
 SAME_SOLVER, SAME_TABLE = 3e-6, 1e-5
