@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dode.models import BUNDLED
 from dode.models.folder import read_folder
-from dode.models.scheduler_configs import CLASSES, REFUSED, SchedulerConfig
+from dode.models.scheduler_configs import SchedulerConfig, class_known
 from dode.models.traits import Traits, traits_of
 from dode.names import unknown_name
 from dode.reading import failing_as
@@ -220,10 +220,8 @@ def _scheduler_of(scheduler: Any) -> SchedulerConfig | None:
     """The configuration of a scheduler object, read as that of the first of its classes that is known."""
     if scheduler is None:
         return None
-    names = [kind.__name__ for kind in type(scheduler).__mro__]
-    name = next((name for name in names if name in CLASSES or name in REFUSED), names[0])
     config = getattr(scheduler, "config", None)
-    return SchedulerConfig({**(config if isinstance(config, Mapping) else {}), "_class_name": name})
+    return SchedulerConfig({**(config if isinstance(config, Mapping) else {}), "_class_name": class_known(scheduler)})
 
 
 def _from_network(net: Any, asked: _Asked) -> Denoiser:

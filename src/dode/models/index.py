@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dode.foreign import printable
-from dode.models.scheduler_configs import CLASSES, REFUSED, SchedulerConfig
+from dode.models.scheduler_configs import SchedulerConfig, check_exchangeable
 from dode.reading import failing_as, read_json
 
 # What a network is asked with once its inputs are there; other parts make these inputs.
@@ -98,11 +98,9 @@ def _check_scheduler(path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are given where the pipeline is driven
         config = SchedulerConfig.read(path)
-    if config.name not in CLASSES:
-        why = REFUSED.get(config.name, "not a scheduler that dode reads")
-        raise ValueError(f"{config.name} is {why}: a pipeline with it can run no other solver's tableau")
+    check_exchangeable(config.name)
     try:
-        slot_of(config, mu=1.0)
+        slot_of(config)
     except ValueError as error:
         raise ValueError(_INSTEAD.sub("", str(error))) from None
 

@@ -174,6 +174,19 @@ class SchedulerConfig:
         return self._class is not None and str(self._content.get("variance_type")).startswith("learned")
 
 
+def class_known(scheduler: object) -> str:
+    """The first of a scheduler's classes that is read or refused by name; its own where none is."""
+    names = [kind.__name__ for kind in type(scheduler).__mro__]
+    return next((name for name in names if name in CLASSES or name in REFUSED), names[0])
+
+
+def check_exchangeable(name: str) -> None:
+    """Raise ValueError unless the network of a class of schedulers has an ODE that another solver can run in its pipeline."""
+    if name not in CLASSES:
+        why = REFUSED.get(name, "not a scheduler that dode reads")
+        raise ValueError(f"{name} is {why}: a pipeline with it can run no other solver's tableau")
+
+
 def _betas(values: _Values, tokens: int | None) -> NoiseSchedule:
     if values.get("use_flow_sigmas"):
         return _flow(dict(values) | {"shift": values["flow_shift"]}, tokens)

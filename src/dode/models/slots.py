@@ -80,12 +80,13 @@ class Slot:
         return (u, -w) if self.towards_data else (u, w)
 
 
-def slot_of(config: SchedulerConfig, mu: float | None = None) -> Slot:
+def slot_of(config: SchedulerConfig, mu: float = 1.0) -> Slot:
     """The slot of a scheduler's configuration.
 
     Args:
         config: the configuration.
-        mu: the shift that a pipeline gives to its scheduler, for a flow whose shift depends on the size of the image.
+        mu: the shift that a pipeline gives to its scheduler, for a flow whose shift depends on the size of the image. It moves the
+            schedule's even grid and nothing else: any will do where no grid is made.
 
     Raises:
         ValueError: a scheduler without an ODE of a known schedule, a prediction that is not known, or a network that its own pipeline does

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
@@ -22,6 +21,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from dode.models import BUNDLED
+from dode.models.wrappers import SpaceToDepth
 from dode.names import unknown_name
 from dode.reading import read_json
 
@@ -234,10 +234,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
         return times
 
     def _network(self, x: Tensor, t: Any, labels: Tensor | None) -> Tensor:
-        factor = self.config.space_to_depth
-        inputs = F.pixel_unshuffle(x, factor) if factor > 1 else x
-        output: Tensor = self.unet(inputs, t, class_labels=labels, return_dict=False)[0]
-        return F.pixel_shuffle(output, factor) if factor > 1 else output
+        output: Tensor = SpaceToDepth(self.unet, self.config.space_to_depth)(x, t, class_labels=labels)
+        return output
 
 
 def _parameters(method: Callable[..., Any]) -> set[str]:

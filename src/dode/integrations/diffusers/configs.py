@@ -7,7 +7,7 @@ from typing import Any
 
 import diffusers
 
-from dode.models.scheduler_configs import CLASSES, REFUSED
+from dode.models.scheduler_configs import CLASSES, REFUSED, SchedulerConfig, check_exchangeable, class_known
 
 # Keys that say which tables are run; the others are those of the scheduler that a network was saved with.
 _OWN = ("scheduler_class", "tableaux", "solver", "solver_options", "grid")
@@ -31,30 +31,27 @@ def translated(given: Any) -> dict[str, Any]:
     if "scheduler_class" in kept:  # one of this class, or made of one
         return kept
     name = _class_of(given, config)
-    if name not in CLASSES:
-        raise ValueError(
-            f"{name} is {REFUSED.get(name, 'not a scheduler that dode reads')}: a pipeline with it can run no other solver's tableau"
-        )
+    check_exchangeable(name)
     known = CLASSES[name]
     if known.prediction is not None:
         kept["prediction_type"] = _WORDS.get(known.prediction, known.prediction)
     return {**known.keys, **kept, "scheduler_class": name}
 
 
-def of_network(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of the scheduler that a network was saved with, out of one of `DodeScheduler`."""
+def of_network(given: Any) -> SchedulerConfig:
+    """The configuration of the scheduler that a network was saved with, out of any scheduler in its place; errors as `translated`."""
+    config = translated(given)
     name = str(config["scheduler_class"])
     # Keys of other classes have defaults of this one, which say nothing.
     read = CLASSES[name].keys if name in CLASSES else config
     kept = {key: value for key, value in config.items() if key in read or key == "variance_type"}
-    return {key: value for key, value in kept.items() if key not in _OWN} | {"_class_name": name}
+    return SchedulerConfig({key: value for key, value in kept.items() if key not in _OWN} | {"_class_name": name})
 
 
 def _class_of(given: Any, config: Mapping[str, Any]) -> str:
     """The class that wrote a configuration: in memory it does not say, but has all of that class's keys."""
     if given is not config:
-        names = [kind.__name__ for kind in type(given).__mro__]
-        return next((name for name in names if name in CLASSES or name in REFUSED), names[0])
+        return class_known(given)
     if "_class_name" in config:
         return str(config["_class_name"])
     keys = {name: _keys(name) for name in (*CLASSES, *REFUSED)}

@@ -34,7 +34,6 @@ from dode.integrations.diffusers.calls import (
 )
 from dode.integrations.diffusers.configs import of_network, translated
 from dode.integrations.diffusers.session import LENGTH, Answer, Session
-from dode.models.scheduler_configs import SchedulerConfig
 from dode.models.slots import Slot, slot_of
 from dode.notes import add_note
 
@@ -128,8 +127,8 @@ class PipelineNetwork:
         self._thresholding = (
             (config["dynamic_thresholding_ratio"], config["sample_max_value"]) if config.get("thresholding") else None
         )
-        self._config = SchedulerConfig(of_network(config))
-        self.slot: Slot = slot_of(self._config, mu=1.0 if config.get("use_dynamic_shifting") else None)
+        self._config = of_network(pipe.scheduler)
+        self.slot: Slot = slot_of(self._config)
         self.failure = ""
         self._sessions: OrderedDict[tuple[int, ...], Session] = OrderedDict()
         self._copies = 1
@@ -141,7 +140,7 @@ class PipelineNetwork:
         # A first output of zero is put to a state on its way to the network, where the loop lets its scheduler do so; a mean would be
         # made for each prompt.
         self.firsts = ("network", "zero") if probe.scales_input else ("network",)
-        if self.mu is not None and config.get("use_dynamic_shifting"):
+        if self.mu is not None:
             self.slot = slot_of(self._config, mu=self.mu)
         self._works_on_D = self.slot.scales or self._thresholding is not None
         self.prediction = "sample" if self._works_on_D else self.slot.prediction

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,17 +17,10 @@ Made = Distilled | DistilledSet
 
 
 @contextmanager
-def distilling(
-    pipe: Any,
-    *,
-    prompts: Sequence[str] | None = None,
-    calls: Sequence[Mapping[str, Any]] | None = None,
-    batch_size: int | None = None,
-    **call: Any,
-) -> Iterator[tuple[Denoiser, dict[str, Any], Callable[[Made], Made]]]:
+def distilling(pipe: Any, **asked: Any) -> Iterator[tuple[Denoiser, dict[str, Any], Callable[[Made], Made]]]:
     """What a distillation asks in a pipeline's place, its condition and other options, and what completes its result; arguments and errors
     as `drive`."""
-    with drive(pipe, prompts=prompts, calls=calls, batch_size=batch_size, **call) as (denoiser, cond):
+    with drive(pipe, **asked) as (denoiser, cond):
         network: PipelineNetwork = denoiser.net  # type: ignore[assignment]
         try:
             yield denoiser, {"firsts": network.firsts, **cond}, lambda made: _fitted(made, network)

@@ -23,13 +23,12 @@ from dode.foreign import first_line, printable
 from dode.images import to_grid
 from dode.integrations.diffusers.calls import arguments, check_names, network_hash
 from dode.integrations.diffusers.card import Made, Pictures, card
-from dode.integrations.diffusers.configs import of_network, translated
+from dode.integrations.diffusers.configs import of_network
 from dode.integrations.diffusers.held import FILE, Held
 from dode.integrations.diffusers.pictures import pictures as drawn
 from dode.integrations.diffusers.scheduler import DodeScheduler
 from dode.integrations.diffusers.setting import setting_of
 from dode.models.index import PipelineIndex
-from dode.models.scheduler_configs import SchedulerConfig
 from dode.models.slots import slot_of
 from dode.solvers import solver_named
 
@@ -171,9 +170,7 @@ def check_fits(scheduler: DodeScheduler, held: Held, pipe: Any) -> None:
     Warns:
         UserWarning: a network of another configuration.
     """
-    config = of_network(translated(pipe.scheduler))
-    ours = slot_of(SchedulerConfig(of_network(translated(scheduler))), mu=1.0)
-    theirs = slot_of(SchedulerConfig(config), mu=1.0)
+    ours, theirs = slot_of(of_network(scheduler)), slot_of(of_network(pipe.scheduler))
     if ours.prediction != theirs.prediction:
         raise ValueError(
             f"the tables of {held.folder} are of a network that predicts {ours.prediction}, this pipeline's predicts "
@@ -182,10 +179,8 @@ def check_fits(scheduler: DodeScheduler, held: Held, pipe: Any) -> None:
     said = network_hash(pipe)
     for tableau in held.tableaux:
         setting = setting_of(tableau)
-        mu = setting.get("mu")
-        slot = slot_of(SchedulerConfig(config), mu=float(mu) if isinstance(mu, int | float) else 1.0)
         try:
-            tableau.check_schedule(slot.schedule)
+            tableau.check_schedule(theirs.schedule)
         except ValueError as error:
             raise ValueError(f"{held.folder}: {error}") from None
         fitted = setting.get("network_hash")

@@ -29,7 +29,6 @@ from dode.integrations.diffusers.configs import of_network, translated
 from dode.integrations.diffusers.setting import check_sample, check_shift
 from dode.integrations.diffusers.stepping import Stepper
 from dode.integrations.diffusers.tables import Table, Tables, rest_of
-from dode.models.scheduler_configs import SchedulerConfig
 from dode.models.slots import Slot, slot_of
 from dode.schedules import VP
 from dode.solvers import solver as make_solver
@@ -123,8 +122,9 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         solver_options: dict[str, Any] | None = None,
         grid: str | list[float] | None = None,
     ) -> None:
-        self._network = SchedulerConfig(of_network(self.config))
-        self._slot: Slot = slot_of(self._network, mu=1.0 if use_dynamic_shifting else None)
+        self._network = of_network(self.config)
+        self._halves = self._network.learned_variance
+        self._slot: Slot = slot_of(self._network)
         held = [Tableau.from_json(tableau) for tableau in tableaux or []]
         self._tables = Tables(held, self._slot, works_on_D=thresholding) if held else None
         self._made: tuple[Any, Table] | None = None
@@ -139,7 +139,6 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
             self.alphas = torch.cat([self.alphas_cumprod[:1], self.alphas_cumprod[1:] / self.alphas_cumprod[:-1]])
             self.betas = 1 - self.alphas
         self.num_inference_steps: int | None = None
-        self._halves = str(variance_type).startswith("learned")
         self._use(None, None)
 
     @classmethod
