@@ -2,12 +2,15 @@
 
     python training/train_fashion.py --out runs/fashion
     python training/train_fashion.py --objective flow --unconditional --widths 48 96 --out runs/fashion-flow
+    python training/train_fashion.py --objective edm --widths 48 96 --out runs/fashion-edm
 
-`fashion` is class-conditional and predicts epsilon; `fashion-flow` is unconditional, smaller, and learns flow matching. The
-network is a diffusers `UNet2DModel` on 2 x 2 space-to-depth images (4, 14, 14): a quarter of the positions, so a step costs
-a quarter, and Gaussian noise is the same in either layout. Class 10 is the null class of classifier-free guidance.
-Loss of epsilon: mean square with min-SNR-5 weights (Hang et al. 2023, arXiv 2303.09556), 1000 linear betas 1e-4..0.02. Loss of
-flow matching: mean square of eps - x_0 at logit-normal times (Esser et al. 2024, arXiv 2403.03206, section 3.1).
+`fashion` is class-conditional and predicts epsilon; `fashion-flow` is unconditional, smaller, and learns flow matching; `fashion-edm`
+is class-conditional, as small, and stands inside the scalings of EDM. The network is a diffusers `UNet2DModel` on 2 x 2 space-to-depth
+images (4, 14, 14): a quarter of the positions, so a step costs a quarter, and Gaussian noise is the same in either layout. Class 10 is
+the null class of classifier-free guidance. Loss of epsilon: mean square with min-SNR-5 weights (Hang et al. 2023, arXiv 2303.09556),
+1000 linear betas 1e-4..0.02. Loss of flow matching: mean square of eps - x_0 at logit-normal times (Esser et al. 2024, arXiv
+2403.03206, section 3.1). Loss of EDM: mean square in the units of the raw output, at log-normal sigmas (Karras et al. 2022, arXiv
+2206.00364, section 5 and table 1).
 
 The run can be interrupted at any time; the same command goes on from its last checkpoint. At the end `--out` holds a
 diffusers folder (unet/, scheduler/, model_index.json) with the averaged weights in half precision.
@@ -26,12 +29,14 @@ from typing import NamedTuple
 import fashion_mnist
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DModel
+from diffusers import DDPMScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler, SchedulerMixin, UNet2DModel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 CLASSES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 NULL_CLASS = 10
+# The standard deviation of the pixels in [-1, 1].
+SIGMA_DATA = 0.7
 
 
 def main() -> None:
@@ -127,9 +132,20 @@ def flow_question(x0: Tensor, generator: torch.Generator) -> Question:
     return Question((1 - s) * x0 + s * eps, 1000 * share, eps - x0, torch.ones_like(share))
 
 
+def edm_question(x0: Tensor, generator: torch.Generator) -> Question:
+    sigmas = torch.exp(1.2 * torch.randn(len(x0), generator=generator, device=x0.device) - 1.2)
+    eps = torch.randn(x0.shape, generator=generator, device=x0.device)
+    sigma = sigmas[:, None, None, None]
+    scale = (sigma**2 + SIGMA_DATA**2).sqrt()  # of the noisy image; c_in is its inverse
+    x = x0 + sigma * eps
+    c_skip, c_out = (SIGMA_DATA / scale) ** 2, sigma * SIGMA_DATA / scale
+    return Question(x / scale, sigmas.log() / 4, (x0 - c_skip * x) / c_out, torch.ones_like(sigmas))
+
+
 OBJECTIVES: dict[str, Callable[[Tensor, torch.Generator], Question]] = {
     "epsilon": epsilon_question,
     "flow": flow_question,
+    "edm": edm_question,
 }
 
 
@@ -197,19 +213,22 @@ def save_checkpoint(checkpoint: Path, step: int, net: nn.Module, average: nn.Mod
     os.replace(temporary, checkpoint)
 
 
+SCHEDULERS: dict[str, Callable[[], SchedulerMixin]] = {
+    "epsilon": lambda: DDPMScheduler(num_train_timesteps=1000, clip_sample=False),
+    "flow": lambda: FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000),
+    "edm": lambda: EDMEulerScheduler(sigma_data=SIGMA_DATA),
+}
+
+
 def export(average: UNet2DModel, objective: str, out: Path) -> None:
     """Write the diffusers folder (half-precision safetensors, the training schedule, the index), and dode.json."""
     temporary = out / "export.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     copy.deepcopy(average).half().save_pretrained(temporary / "unet")
-    scheduler = (
-        DDPMScheduler(num_train_timesteps=1000, clip_sample=False)
-        if objective == "epsilon"
-        else FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000)
-    )
+    scheduler = SCHEDULERS[objective]()
     scheduler.save_pretrained(temporary / "scheduler")
     parts = {"scheduler": ["diffusers", type(scheduler).__name__], "unet": ["diffusers", "UNet2DModel"]}
-    # diffusers has no pipeline for an unconditional flow.
+    # diffusers has no pipeline for pictures of a class by a flow or by EDM.
     index = {"_class_name": "DDPMPipeline" if objective == "epsilon" else "DiffusionPipeline", **parts}
     (temporary / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     extra: dict[str, object] = {"space_to_depth": 2}
