@@ -14,9 +14,9 @@ from common import SEED, network, options, publish
 
 from dode.cache import Cache
 from dode.conditions import cycle
+from dode.distances import mean_square_distance
 from dode.fine import PAIR, FineRun, whole_span
 from dode.grids import Point
-from dode.metrics import mean_square_distance
 from dode.report.reference import report_noise
 from dode.teacher import Teacher, teacher_states
 

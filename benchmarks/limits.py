@@ -17,8 +17,8 @@ from torch import Tensor
 
 import dode
 from dode.denoisers import Denoiser
+from dode.distances import mean_square_distance
 from dode.distillation.batch import Batch
-from dode.metrics import mean_square_distance
 from dode.tableau import Tableau
 
 # Samples whose float32 run is compared with a float64 one.

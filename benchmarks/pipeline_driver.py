@@ -19,9 +19,9 @@ import torch
 from common import publish
 
 import dode
+from dode.distances import mean_square_distance
 from dode.distillation import PAPER
 from dode.integrations.diffusers import drive, fashion_pipeline
-from dode.metrics import mean_square_distance
 
 NAME = "pipeline_driver"
 

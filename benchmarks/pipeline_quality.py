@@ -34,10 +34,10 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import dode
+from dode.distances import mean_square_distance
 from dode.fine import PAIR, FineRun, whole_span
 from dode.integrations.diffusers import DodeScheduler
 from dode.integrations.diffusers.class_conditional import ClassConditionalPipeline, fashion_pipeline
-from dode.metrics import mean_square_distance
 from dode.models import fashion_classifier
 from dode.models.classifier import FashionClassifier
 from dode.noise import REPORT, standard_noise

@@ -11,9 +11,9 @@ from gaussian import exact_end, gaussian_denoiser
 from torch import Tensor
 
 import dode
+from dode.distances import mean_square_distance
 from dode.fine import PAIR, REFERENCE, FineRun, agreed, other_than, undistilled_errors, whole_span
 from dode.grids import Explicit, LogSNR, Uniform
-from dode.metrics import mean_square_distance
 from dode.noise import standard_noise
 from dode.schedules import EDM, VP, ContinuousVP, Flow, NoiseSchedule
 

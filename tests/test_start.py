@@ -7,9 +7,9 @@ import torch
 from mixture import double_noise, mixture_denoiser
 
 import dode
+from dode.distances import mean_square_distance
 from dode.distillation.data import FIT, Noises
 from dode.fine import PAIR, FineRun
-from dode.metrics import mean_square_distance
 from dode.schedules import VP, Flow
 
 CASES = {"vp": (VP.linear(), "epsilon", 600.0), "flow": (Flow(shift=3.0), "flow", 700.0)}

@@ -8,9 +8,9 @@ import torch
 from mixture import double_noise, mixture_denoiser
 
 import dode
+from dode.distances import mean_square_distance
 from dode.distillation import PAPER
 from dode.fine import PAIR, FineRun, whole_span
-from dode.metrics import mean_square_distance
 from dode.schedules import VP
 
 

@@ -1,12 +1,12 @@
 from . import amplification as amplification
 from . import conditions as conditions
+from . import distances as distances
 from . import distillation as distillation
 from . import fine as fine
 from . import grids as grids
 from . import guidance as guidance
 from . import images as images
 from . import integrations as integrations
-from . import metrics as metrics
 from . import models as models
 from . import noise as noise
 from . import report as report

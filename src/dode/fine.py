@@ -16,8 +16,8 @@ from torch import Tensor
 
 from dode.conditions import Condition
 from dode.denoisers import Denoiser
+from dode.distances import mean_square_distance
 from dode.grids import Grid, GridFamily, LogSNR, Mixed, Uniform, make_grid
-from dode.metrics import mean_square_distance
 from dode.sampling import end_point
 from dode.schedules import NoiseSchedule
 from dode.solvers import Solver, solver

@@ -15,12 +15,12 @@ import torch
 
 from dode.conditions import take
 from dode.denoisers import Denoiser
+from dode.distances import mean_square_distance
 from dode.distillation.batch import Batch
 from dode.distillation.directions import Directions
 from dode.distillation.greedy import Fit, corrected
 from dode.first_output import first_output
 from dode.host import parts
-from dode.metrics import mean_square_distance
 from dode.sampling import Run, end_point, start
 from dode.schedules import Array
 from dode.statistics import doubt_factor

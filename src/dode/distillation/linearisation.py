@@ -18,13 +18,13 @@ from torch import Tensor
 
 from dode.conditions import Condition, map_tensors, take
 from dode.denoisers import Denoiser
+from dode.distances import mean_square_distance
 from dode.distillation.batch import Batch
 from dode.distillation.gram import damped, grams, solve, squared_error
 from dode.distillation.student import Student
 from dode.first_output import first_output
 from dode.grids import Point
 from dode.host import bytes_of, parts, samples_at_once, to_device
-from dode.metrics import mean_square_distance
 from dode.sampling import start
 from dode.schedules import Array, NoiseSchedule
 from dode.tableau import Tableau

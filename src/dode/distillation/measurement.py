@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from dode.amplification import rounding_note
+from dode.distances import mean_square, mean_square_distance
 from dode.distillation.batch import Batch
 from dode.distillation.choice import measure
 from dode.distillation.data import UNSEEN, Tutor
@@ -23,7 +24,6 @@ from dode.distillation.soundness import noise_of_output, sound
 from dode.distillation.teaching import SHARE
 from dode.fine import PAIR, agreed, other_than, undistilled_errors
 from dode.grids import Grid
-from dode.metrics import mean_square, mean_square_distance
 from dode.sampling import end_point
 from dode.solvers import Solver
 from dode.teacher import Teacher

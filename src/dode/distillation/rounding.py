@@ -24,12 +24,12 @@ from torch import Tensor
 
 from dode.conditions import Condition, take
 from dode.denoisers import Denoiser
+from dode.distances import mean_square_distance
 from dode.distillation.linearisation import Differences, Problem
 from dode.distillation.student import Student
 from dode.first_output import first_output
 from dode.grids import Point
 from dode.host import to_device
-from dode.metrics import mean_square_distance
 from dode.noise import SHARED, standard_noise
 from dode.sampling import Run, start
 from dode.tableau import Tableau

@@ -9,10 +9,10 @@ import torch
 
 from dode.conditions import take
 from dode.denoisers import Denoiser
+from dode.distances import mean_square, mean_square_distance
 from dode.distillation.batch import Batch
 from dode.distillation.method import BASE, Outcome
 from dode.distillation.result import Errors
-from dode.metrics import mean_square, mean_square_distance
 from dode.tableau import Tableau
 
 # Samples that a network is asked for twice.

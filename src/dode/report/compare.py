@@ -17,11 +17,11 @@ from rich.table import Table
 from dode import statistics
 from dode.conditions import Condition, as_condition, hash_condition
 from dode.denoisers import Denoiser
+from dode.distances import mean_square
 from dode.distillation import make_plan, run
 from dode.distillation.batch import Batch
 from dode.distillation.choice import end_errors
 from dode.grids import Grid, GridLike
-from dode.metrics import mean_square
 from dode.report.folder import check_report, records_of, require_matplotlib, save_report
 from dode.report.records import Records, context_of
 from dode.report.reference import reference_error, reference_run, reference_tableau, report_noise, unseen_batch

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from dode.conditions import Condition, as_condition, cycle, map_tensors
 from dode.denoisers import Denoiser
+from dode.distances import mean_square_distance
 from dode.distillation import make_plan, run
 from dode.distillation.effort import effort_of
 from dode.fine import PAIR, FineRun, whole_span
 from dode.grids import GridLike
-from dode.metrics import mean_square_distance
 from dode.names import unknown_name
 from dode.report.axes import ALL, AXES, FIRST, METHODS, Case, Fit, Place, Result
 from dode.report.records import Records, context_of
