@@ -24,6 +24,7 @@ LAYERS = (
     ("first_output",),
     ("sampling", "progress"),
     ("teacher", "fine"),
+    ("searched_grids",),
     ("distillation",),
     ("loading", "images", "report"),
     ("integrations",),
