@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_the_cheapest_path_is_that_of_brute_force(steps: int, weight: float) -> 
     costs = np.random.default_rng(steps).random((9, 9))
 
     def total(path: tuple[int, ...]) -> float:
-        return sum(weight**k * costs[i, j] for k, (i, j) in enumerate(zip(path, path[1:], strict=False)))
+        return sum(weight**k * costs[i, j] for k, (i, j) in enumerate(pairwise(path)))
 
     every = [(0, *inner, 8) for inner in combinations(range(1, 8), steps - 1)]
     assert tuple(cheapest_path(costs, steps, weight)) == min(every, key=total)
@@ -44,7 +44,9 @@ def test_on_straight_paths_no_step_costs_anything(schedule: dode.schedules.Noise
 
 
 @pytest.mark.parametrize("find", [gits_times, oss_times])
-@pytest.mark.parametrize("denoiser", [mixture_denoiser(schedule, "sample") for schedule in SCHEDULES], ids=lambda d: d.schedule.kind)
+@pytest.mark.parametrize(
+    "denoiser", [mixture_denoiser(schedule, "sample") for schedule in SCHEDULES], ids=lambda d: d.schedule.kind
+)
 def test_a_found_grid_is_a_grid_and_the_same_again(find, denoiser: Denoiser) -> None:
     times = find(denoiser, 4, samples=4, fine=16)
     assert times.shape == (5,) and times[0] == denoiser.schedule.t_max and times[-1] == denoiser.schedule.t_clean

@@ -78,8 +78,8 @@ def oss_times(
 ) -> Array:
     """Times in the manner of optimal stepsizes (Pei et al. 2025, *Optimal Stepsize for Diffusion Sampling*, arXiv 2503.21774).
 
-    Every step starts where the student is: of all ways to reach a time with k steps the one whose state is nearest to the trajectory is kept,
-    and gone on from. It takes about nfe * fine evaluations of a sample, where `gits_times` takes `fine`.
+    Every step starts where the student is: of all ways to reach a time with k steps the one whose state is nearest to the trajectory is
+    kept, and gone on from. It takes about nfe * fine evaluations of a sample, where `gits_times` takes `fine`.
 
     Args, returns and errors: as for `gits_times`.
     """
@@ -108,8 +108,8 @@ def oss_times(
 
 
 def step_costs(points: Sequence[Point], states: Sequence[Tensor], denoised: Sequence[Tensor]) -> Array:
-    """Root mean square error of one first-order step from the trajectory's time i to its time j, mean over the samples: (M + 1, M + 1), infinite
-    where j <= i.
+    """Root mean square error of one first-order step from the trajectory's time i to its time j, mean over the samples: (M + 1, M + 1),
+    infinite where j <= i.
 
     Args:
         points: M + 1 of them.
