@@ -2,6 +2,6 @@
 
 from dode.report.compare import Comparison, Entry, compare
 from dode.report.study import study
-from dode.report.study_page import Study
+from dode.report.study_results import Study
 
 __all__ = ["Comparison", "Entry", "Study", "compare", "study"]
