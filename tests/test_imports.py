@@ -17,8 +17,9 @@ LAYERS = (
     ("statistics",),
     ("grids",),
     ("rows",),
-    ("tableau", "conditions", "models"),
-    ("solvers", "calling", "inpainting", "amplification", "cache"),
+    # A tableau knows the papers of its solver, which the registry names.
+    ("tableau", "citations", "solvers", "conditions", "models"),
+    ("calling", "inpainting", "amplification", "cache"),
     ("denoisers",),
     ("fingerprint",),
     ("first_output",),
@@ -84,6 +85,7 @@ LIGHT = (
         "statistics",
         "tableau",
         "solvers",
+        "citations",
         "loading",
     ),
     *(

@@ -16,7 +16,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -55,9 +55,15 @@ class Point:
 
 
 class Grid(ABC):
-    """A family of grids."""
+    """A family of grids.
+
+    Attributes:
+        name: what `make_grid` takes.
+        papers: keys of `dode.citations.PAPERS`: where it comes from.
+    """
 
     name: str
+    papers: ClassVar[tuple[str, ...]] = ()
 
     def __str__(self) -> str:
         """The name, with what differs from the defaults."""
@@ -214,6 +220,7 @@ class Quadratic(Power):
     """The power grid of exponent 2 (Song et al. 2021, DDIM; DEIS)."""
 
     name = "quadratic"
+    papers = ("song2021ddim",)
 
 
 @dataclass(frozen=True)
@@ -222,6 +229,7 @@ class Shifted(GridFamily):
 
     shift: float = 3.0
     name = "shifted"
+    papers = ("esser2024rectified",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -265,6 +273,7 @@ class LogSNR(_SignalToNoise):
     """Evenly in log-SNR (DPM-Solver, Lu et al. 2022)."""
 
     name = "log-snr"
+    papers = ("lu2022dpmsolver",)
 
     def coordinate(self, schedule: NoiseSchedule, t: npt.ArrayLike) -> Array:
         return np.maximum(schedule.log_snr(t), _LOWEST_LOG_SNR)
@@ -279,6 +288,7 @@ class Karras(_SignalToNoise):
 
     rho: float = 7.0
     name = "karras"
+    papers = ("karras2022edm",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -367,6 +377,7 @@ class Leading(_Spacing):
 
     steps_offset: int = 0
     name = "leading"
+    papers = ("lin2024flawed",)
 
     def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
         if train_steps is None:
@@ -382,6 +393,7 @@ class Trailing(_Spacing):
     """T - 1, T - 1 - T / N ...: the last training time is the first one."""
 
     name = "trailing"
+    papers = ("lin2024flawed",)
 
     def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
         if train_steps is None:
@@ -394,6 +406,7 @@ class Linspace(_Spacing):
     """T - 1 .. 0 with both ends."""
 
     name = "linspace"
+    papers = ("lin2024flawed",)
 
     def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
         if train_steps is None:

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from dode.citations import bibtex, of_tableau
 from dode.files import write_atomically
 from dode.foreign import brief, printable
 from dode.grids import Point
@@ -249,6 +250,13 @@ class Tableau:
         if j == 0 and self.first != "network":
             return 0.0, 1.0
         return output_to_sample(prediction, self.points[j]) if isinstance(prediction, str) else prediction(self.points[j])
+
+    def cite(self) -> str:
+        """BibTeX of the papers of its solver, its grid and its first output, and of the method where it was distilled.
+
+        Each entry stands under a comment that says what it is cited for. A solver that the registry does not know has none.
+        """
+        return bibtex(of_tableau(self))
 
     def with_meta(self, **entries: Any) -> Tableau:
         """The tableau with entries added to its meta."""

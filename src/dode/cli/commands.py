@@ -274,11 +274,15 @@ def show(
         Path, typer.Argument(metavar="FILE", help="A tableau, or a folder from `dode distill`.", show_default=False)
     ],
     numbers: Annotated[bool, typer.Option("--numbers", help="Also print the rows' coefficients.")] = False,
+    cite: Annotated[
+        bool, typer.Option("--cite", help="Print BibTeX instead: the papers of the solver, the grid and the method.")
+    ] = False,
 ) -> None:
     """Show what a saved tableau is, how it was made and what it gained.
 
     Of a folder: which numbers of calls it holds, and each table; of a scheduler's, what they were fitted for.
     """
+    from dode.citations import bibtex, of_tableaux
     from dode.distillation.summary import summary
     from dode.integrations.diffusers.held import is_held, read_held
     from dode.tableau import Tableau
@@ -286,12 +290,18 @@ def show(
     if file.is_dir():
         listed = tables_in(file)
         if is_held(file) or not listed:
+            if cite:
+                print(bibtex(of_tableaux(read_held(file).tableaux)))
+                return
             console.print(read_held(file).summary(numbers=numbers), soft_wrap=False)
             return
     else:
         listed = [file]
-    for each in listed:
-        tableau = Tableau.load(each)
+    tableaux = [Tableau.load(each) for each in listed]
+    if cite:
+        print(bibtex(of_tableaux(tableaux)))
+        return
+    for tableau in tableaux:
         console.print(summary(tableau), soft_wrap=False)
         if numbers and tableau.meta.get("distillation"):
             console.print(str(tableau), highlight=False, soft_wrap=True)

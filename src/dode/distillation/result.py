@@ -222,6 +222,10 @@ class Distilled:
         """Write the tableau as JSON, statistics included; `Tableau.load` reads it. Errors as `Tableau.save`."""
         self.tableau.save(path, overwrite=overwrite)
 
+    def cite(self) -> str:
+        """BibTeX of the papers of the method and of what it was applied to; see `Tableau.cite`."""
+        return self.tableau.cite()
+
     def summary(self) -> RenderableType:
         """A rich table of the rows with the errors of base and distilled, and what was chosen."""
         return summary(self.tableau)

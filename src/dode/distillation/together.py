@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dode.citations import bibtex, of_tableaux
 from dode.distillation.result import Distilled
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ class DistilledSet:
     def warnings(self) -> tuple[str, ...]:
         """Those of all, with the number of evaluations that each belongs to."""
         return tuple(f"NFE {result.tableau.nfe}: {text}" for result in self.results for text in result.warnings)
+
+    def cite(self) -> str:
+        """BibTeX of the papers of all results; see `Tableau.cite`."""
+        return bibtex(of_tableaux(result.tableau for result in self.results))
 
     def summary(self) -> RenderableType:
         """The results' tables, one below the other."""
