@@ -44,7 +44,7 @@ def load_inception(path: Path) -> Inception:
         raise FileNotFoundError(f"{path} does not exist: name a file with the weights of Inception")
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # the latter of a torchvision for another version of PyTorch
         raise ImportError(f"Inception needs torch-fidelity ({error}): pip install torch-fidelity") from error
     weights = _weights(path)
     try:

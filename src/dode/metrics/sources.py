@@ -112,7 +112,7 @@ class _Array:
     def hash(self, digest: hashlib._Hash) -> None:
         for first in range(0, len(self._images), _AT_ONCE):
             part = self._images[first : first + _AT_ONCE]
-            hash_tensor(digest, part if isinstance(part, Tensor) else torch.from_numpy(np.ascontiguousarray(part)))
+            hash_tensor(digest, as_tensor(part))
 
     def __iter__(self) -> Iterator[Tensor]:
         for first in range(0, len(self._images), _AT_ONCE):
@@ -125,7 +125,7 @@ def as_images(values: Tensor | np.ndarray[Any, Any]) -> Tensor:
     Raises:
         ValueError: another shape.
     """
-    images = values if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
+    images = as_tensor(values)
     if images.ndim == 3:
         images = images[:, None]
     if images.ndim != 4:
@@ -135,6 +135,16 @@ def as_images(values: Tensor | np.ndarray[Any, Any]) -> Tensor:
     if images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
         images = images.permute(0, 3, 1, 2)
     return images.to(torch.float32) / 127.5 - 1
+
+
+def as_tensor(values: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    """A tensor with the values of an array, copied, since those of a mapped file cannot be written."""
+    if isinstance(values, Tensor):
+        return values
+    try:
+        return torch.from_numpy(np.array(values))
+    except TypeError:
+        raise ValueError(f"images must be bytes or floating point, got {values.dtype}") from None
 
 
 def _read(path: Path) -> np.ndarray[Any, Any] | Statistics:
