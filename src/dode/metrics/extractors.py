@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,10 +85,8 @@ class Extractor:
             ValueError: another shape, values that are not finite or lie in [0, 255], or features of a wrong shape or that are not finite.
         """
         self._check(images)
-        step = max(1, min(self._at_once, _VALUES // max(1, images[0].numel()))) if len(images) else 1
+        step = max(1, min(self._at_once, _VALUES // images[0].numel()))
         parts = [self._see(images[first : first + step]) for first in range(0, len(images), step)]
-        if not parts:
-            raise ValueError("there are no images: give one or more")
         features = np.concatenate([part.features for part in parts])
         logits = [part.logits for part in parts if part.logits is not None]
         return Seen(features, np.concatenate(logits) if logits else None)
@@ -120,9 +119,9 @@ class Extractor:
             )
         if images.ndim != 4:
             raise ValueError(f"images have shape (n, channels, height, width), got {tuple(images.shape)}")
-        check_finite("images", images)
         if not images.numel():
             raise ValueError(f"images of shape {tuple(images.shape)} have no values: give one image or more")
+        check_finite("images", images)
         lowest, highest = float(images.min()), float(images.max())
         if lowest >= 0 and highest > _OVERSHOOT:
             raise ValueError(
@@ -258,18 +257,16 @@ def _imported(reference: str, module: str, function: str) -> Callable[[Tensor], 
     return found  # type: ignore[no-any-return]
 
 
-class _evaluating:
+@contextmanager
+def _evaluating(function: object) -> Iterator[None]:
     """A module in evaluation mode while the block runs; other functions as they are."""
-
-    def __init__(self, function: object) -> None:
-        self._training = [m for m in function.modules() if m.training] if isinstance(function, nn.Module) else []
-
-    def __enter__(self) -> None:
-        for module in self._training:
-            module.training = False
-
-    def __exit__(self, *_: object) -> None:
-        for module in self._training:
+    training = [module for module in function.modules() if module.training] if isinstance(function, nn.Module) else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
             module.training = True
 
 

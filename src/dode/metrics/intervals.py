@@ -83,4 +83,4 @@ def share(hits: float, n: int) -> Figure:
     found, z2 = hits / n, _NORMAL**2 / n
     centre = (found + z2 / 2) / (1 + z2)
     half = math.sqrt(z2 * found * (1 - found) + z2**2 / 4) / (1 + z2)
-    return Figure(found, max(0.0, centre - half), min(1.0, centre + half))
+    return Figure(found, max(0.0, min(found, centre - half)), min(1.0, max(found, centre + half)))  # rounding
