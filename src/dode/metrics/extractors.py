@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from dode.conditions import hash_tensor
 from dode.fingerprint import hash_weights
 from dode.finite import check_finite
-from dode.foreign import brief, first_line
+from dode.foreign import brief
+from dode.loading import current_folder_importable
 from dode.notes import add_note
 
 Numbers = npt.NDArray[np.float32]
@@ -84,10 +85,8 @@ class Extractor:
             ValueError: another shape, values that are not finite or lie in [0, 255], or features of a wrong shape or that are not finite.
         """
         self._check(images)
-        step = max(1, min(self._at_once, _VALUES // max(1, images[0].numel()))) if len(images) else 1
+        step = max(1, min(self._at_once, _VALUES // images[0].numel()))
         parts = [self._see(images[first : first + step]) for first in range(0, len(images), step)]
-        if not parts:
-            raise ValueError("there are no images: give one or more")
         features = np.concatenate([part.features for part in parts])
         logits = [part.logits for part in parts if part.logits is not None]
         return Seen(features, np.concatenate(logits) if logits else None)
@@ -103,8 +102,8 @@ class Extractor:
             found = hashlib.sha256(f"{self.name} {self.channels} {type(self._function).__qualname__}".encode())
             module = self._function if isinstance(self._function, nn.Module) else None
             if module is None or not hash_weights(found, module, buffers=True):
-                generator = torch.Generator().manual_seed(0)
-                seen = self(torch.rand((_PROBED, *shape), generator=generator, dtype=torch.float32) * 2 - 1)
+                generator = torch.Generator("cpu").manual_seed(0)
+                seen = self(torch.rand((_PROBED, *shape), generator=generator, dtype=torch.float32, device="cpu") * 2 - 1)
                 hash_tensor(found, torch.from_numpy(seen.features))
             self._digests[shape] = found.hexdigest()
         return self._digests[shape]
@@ -120,9 +119,9 @@ class Extractor:
             )
         if images.ndim != 4:
             raise ValueError(f"images have shape (n, channels, height, width), got {tuple(images.shape)}")
-        check_finite("images", images)
         if not images.numel():
             raise ValueError(f"images of shape {tuple(images.shape)} have no values: give one image or more")
+        check_finite("images", images)
         lowest, highest = float(images.min()), float(images.max())
         if lowest >= 0 and highest > _OVERSHOOT:
             raise ValueError(
@@ -186,7 +185,7 @@ class Extractor:
         return numbers
 
 
-def extractor_of(what: str | Path | Callable[[Tensor], Any]) -> Extractor:
+def extractor_of(what: str | Path | Callable[[Tensor], Any], *, device: torch.device | str | None = None) -> Extractor:
     """A feature extractor.
 
     Args:
@@ -198,6 +197,7 @@ def extractor_of(what: str | Path | Callable[[Tensor], Any]) -> Extractor:
             - "package.module:function", a function from images (n, channels, height, width) in [-1, 1] to features (n, d), or to
               (features, logits);
             - such a function itself, or a module; or an `Extractor`.
+        device: where the networks that this makes are put, the first two; the host if None.
 
     Raises:
         FileNotFoundError: a file that is not there.
@@ -207,7 +207,7 @@ def extractor_of(what: str | Path | Callable[[Tensor], Any]) -> Extractor:
     if isinstance(what, Extractor):
         return what
     if isinstance(what, str | Path):
-        return _named(str(what))
+        return _named(str(what), torch.device(device or "cpu"))
     if not callable(what):
         raise ValueError(f"no feature extractor: {brief(what)}; there are {_CHOICES}")
     return Extractor(what, getattr(what, "__qualname__", type(what).__qualname__))
@@ -216,24 +216,20 @@ def extractor_of(what: str | Path | Callable[[Tensor], Any]) -> Extractor:
 _CHOICES = f"'{FASHION}', a file with Inception's weights, and package.module:function"
 
 
-def _named(what: str) -> Extractor:
+def _named(what: str, device: torch.device) -> Extractor:
     if what == FASHION:
-        return _fashion()
+        from dode.models import fashion_classifier
+
+        return Extractor(_FashionFeatures(fashion_classifier()).to(device), FASHION, channels=1)
     path = Path(what)
     if path.suffix in (".pth", ".pt", ".safetensors"):
         from dode.metrics.inception import load_inception
 
-        return Extractor(load_inception(path), "inception", channels=3, at_once=32)
+        return Extractor(load_inception(path).to(device), "inception", channels=3, at_once=32)
     module, colon, function = what.partition(":")
     if not colon or path.exists():
         raise ValueError(f"no feature extractor: {brief(what)}; there are {_CHOICES}")
     return Extractor(_imported(what, module, function), what)
-
-
-def _fashion() -> Extractor:
-    from dode.models import fashion_classifier
-
-    return Extractor(_FashionFeatures(fashion_classifier()), FASHION, channels=1)
 
 
 class _FashionFeatures(nn.Module):
@@ -250,30 +246,27 @@ class _FashionFeatures(nn.Module):
 
 def _imported(reference: str, module: str, function: str) -> Callable[[Tensor], Any]:
     try:
-        if "" not in sys.path and str(Path.cwd()) not in sys.path:
-            sys.path.append(str(Path.cwd()))
-        found: Any = importlib.import_module(module)
-        for part in function.split("."):
-            found = getattr(found, part)
-    except Exception as error:
-        raise ValueError(f"the feature extractor {reference} cannot be imported: {first_line(error)}") from error
+        with current_folder_importable():
+            found: Any = importlib.import_module(module)
+            for part in function.split("."):
+                found = getattr(found, part)
+    except (Exception, SystemExit) as error:  # what it runs may end the interpreter
+        raise ValueError(f"the feature extractor {reference} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise ValueError(f"the feature extractor {reference} must be a function, got {type(found).__name__}")
     return found  # type: ignore[no-any-return]
 
 
-class _evaluating:
+@contextmanager
+def _evaluating(function: object) -> Iterator[None]:
     """A module in evaluation mode while the block runs; other functions as they are."""
-
-    def __init__(self, function: object) -> None:
-        self._training = [m for m in function.modules() if m.training] if isinstance(function, nn.Module) else []
-
-    def __enter__(self) -> None:
-        for module in self._training:
-            module.training = False
-
-    def __exit__(self, *_: object) -> None:
-        for module in self._training:
+    training = [module for module in function.modules() if module.training] if isinstance(function, nn.Module) else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
             module.training = True
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from itertools import repeat
 
 from dode.metrics.classes import inception_score
 from dode.metrics.frechet import Moments, frechet_distance
@@ -44,8 +43,8 @@ def image_figures(
     """
     one, other = (each.statistics() if isinstance(each, Gathering) else each for each in (gathered, against))
     _check(one, other, paired)
-    fewest = min(each.count for each in (one, other) if each.count is not None) if one.count or other.count else RECOMMENDED
-    if few := enough(fewest, len(one.mean)):
+    counts = [each.count for each in (one, other) if each.count is not None]
+    if few := enough(min(counts, default=RECOMMENDED), len(one.mean)):
         warnings.warn(few, FewSamples, stacklevel=2)
     found = {"fid": frechet_figure(one, other)}
     if min(len(one.features), len(other.features)) > 1:
@@ -58,27 +57,43 @@ def image_figures(
 
 
 def frechet_figure(one: Statistics, other: Statistics) -> Figure:
-    """The Frechet distance, and its interval by leaving out groups of the kept samples; what has no features stays whole.
+    """The Frechet distance, and its interval by leaving out groups of the kept samples. Of a set without features the chance is not
+    known, and not in the interval; without features of `one` there is none.
 
     The distance of finite samples is biased up, about as 1 / samples: the interval is about the mean of distances of so many samples,
     not about the distance that infinitely many would have.
     """
-    value = frechet_distance(one.mean, one.covariance, other.mean, other.covariance)
-    divisible = [each for each in (one, other) if each.count and enough_for_groups(len(each.features))]
-    if one not in divisible:
+    value = _distance(one, other)
+    if not _divisible(one):
         return jackknife(value, [])
-    left_out = [
-        frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
-        for a, b in zip(_without_groups(one), _without_groups(other))
-    ]
-    kept = min(len(each.features) / each.count for each in divisible if each.count)
-    return jackknife(value, left_out, kept, log=True)
+    if (one.count, len(one.features)) == (other.count, len(other.features)):
+        return jackknife(
+            value,
+            [_distance(*each) for each in zip(_without_groups(one), _without_groups(other))],
+            shares=[_share(one)],
+            log=True,
+        )
+    left_out = [[_distance(each, other) for each in _without_groups(one)]]
+    if _divisible(other):
+        left_out.append([_distance(one, each) for each in _without_groups(other)])
+    return jackknife(value, *left_out, shares=[_share(one), _share(other)], log=True)
 
 
-def _without_groups(found: Statistics) -> Iterator[Moments | Statistics]:
-    if found.moments is None or not enough_for_groups(len(found.features)):
-        return repeat(found)
+def _distance(one: Statistics | Moments, other: Statistics | Moments) -> float:
+    return frechet_distance(one.mean, one.covariance, other.mean, other.covariance)
+
+
+def _divisible(found: Statistics) -> bool:
+    return found.count is not None and enough_for_groups(len(found.features))
+
+
+def _without_groups(found: Statistics) -> Iterator[Moments]:
+    assert found.moments is not None
     return found.moments.without_groups(found.features)
+
+
+def _share(found: Statistics) -> float:
+    return len(found.features) / found.count if found.count else 1.0
 
 
 def enough(n: int, features: int) -> str:
@@ -90,7 +105,7 @@ def enough(n: int, features: int) -> str:
         )
     if n < RECOMMENDED:
         return (
-            f"{n:,} samples: a Frechet distance is biased up by about a constant over the samples: compare it at equal numbers of samples "
+            f"{n:,} samples: a Frechet distance is biased up, about as 1 / samples: compare it at equal numbers of samples "
             f"alone, and take {RECOMMENDED:,} to compare with other work"
         )
     return ""

@@ -6,9 +6,11 @@ themselves: of the first `KEPT` images all are kept, of more a random part of so
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dode.metrics.classes import ClassSums
@@ -44,6 +46,30 @@ class Statistics:
     def moments(self) -> Moments | None:
         """Of the features; None where the number of images is not known."""
         return None if self.count is None else Moments(self.count, self.mean, self.covariance * (self.count - 1))
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """What `dode.cache.Cache.keep_tensors` takes.
+
+        Raises:
+            ValueError: the number of images is not known.
+        """
+        if self.count is None:
+            raise ValueError("statistics of an unknown number of images are in a file already: keep that")
+        arrays = {"mean": self.mean, "covariance": self.covariance, "count": np.array([self.count]), "features": self.features}
+        if self.classes is not None:
+            arrays |= vars(self.classes)
+        return {key: torch.from_numpy(np.ascontiguousarray(array)) for key, array in arrays.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], extractor: str) -> Statistics:
+        """The statistics that `to_tensors` gave, with the extractor's digest.
+
+        Raises:
+            KeyError: they are others.
+        """
+        arrays = {key: tensor.numpy() for key, tensor in tensors.items()}
+        classes = ClassSums(**{each.name: arrays[each.name] for each in fields(ClassSums)}) if "counts" in arrays else None
+        return cls(arrays["mean"], arrays["covariance"], int(arrays["count"].item()), arrays["features"], classes, extractor)
 
 
 class Gathering:
@@ -106,7 +132,7 @@ class Gathering:
         if self._moments is None or self.count < 2:
             raise ValueError(f"a covariance of features needs 2 images or more, got {self.count}")
         mean, covariance = self._moments.mean, self._moments.covariance
-        features = self._features[: min(self.count, self._kept)]
+        features = self._features[: min(self.count, self._kept)].copy()  # later images may take places in it
         return Statistics(mean, covariance, self.count, features, self._classes, self._digest)
 
     def _keep(self, features: Numbers) -> None:

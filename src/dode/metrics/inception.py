@@ -42,11 +42,11 @@ def load_inception(path: Path) -> Inception:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: name a file with the weights of Inception")
+    weights = _weights(path)
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # the latter of a torchvision for another version of PyTorch
         raise ImportError(f"Inception needs torch-fidelity ({error}): pip install torch-fidelity") from error
-    weights = _weights(path)
     try:
         # It unpickles the file that it is given: one of nothing but these tensors.
         with tempfile.TemporaryDirectory() as folder, usual_defaults(), torch.random.fork_rng(devices=[]):
@@ -56,7 +56,7 @@ def load_inception(path: Path) -> Inception:
                 "inception-v3-compat", [_FEATURES, _LOGITS], feature_extractor_weights_path=str(copy)
             )
     except (RuntimeError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} has no weights of torch-fidelity's Inception: {first_line(error)}") from error
+        raise ValueError(f"{path} has no weights of Inception in the names of torch-fidelity: {first_line(error)}") from error
     return Inception(network).requires_grad_(False).eval()
 
 
@@ -68,7 +68,9 @@ def _weights(path: Path) -> dict[str, Any]:
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever foreign bytes do to a reader
-        raise ValueError(f"{path} cannot be read as weights: {first_line(error)}") from error
+        raise ValueError(
+            f"{path} cannot be read ({type(error).__name__}): weights are tensors alone, as .safetensors or .pth"
+        ) from error
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise ValueError(f"{path} must hold weights by name, got {type(found).__name__}")
     return found

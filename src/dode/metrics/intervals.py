@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +23,13 @@ from dode.schedules import Array
 from dode.statistics import LEVEL, Figure
 
 GROUPS = 10
+Features = npt.NDArray[np.floating]
 Places = npt.NDArray[np.int64]
 # Quantiles at (1 + LEVEL) / 2 of Student's distribution with GROUPS - 1 degrees of freedom, and of the normal one.
 _STUDENT, _NORMAL = 1.8331129, 1.6448536
 assert LEVEL == 0.9
+# Of the logarithm of an interval's end over the figure, at the most.
+_WIDEST = 100.0
 # Samples of a group, at the least: with fewer there is no interval.
 _LEAST = 2
 
@@ -35,32 +39,41 @@ def group_sizes(n: int) -> list[int]:
     return [len(range(g, n, GROUPS)) for g in range(GROUPS)]
 
 
+def group_slices(n: int) -> list[slice]:
+    """Where the groups of n samples are after `by_group`."""
+    ends = np.cumsum([0, *group_sizes(n)]).tolist()
+    return [slice(first, end) for first, end in pairwise(ends)]
+
+
+def by_group(features: Features) -> Array:
+    """Features (n, d) in float64, those of a group one after the other."""
+    return np.concatenate([np.asarray(features[group::GROUPS], np.float64) for group in range(GROUPS)])
+
+
 def enough_for_groups(n: int) -> bool:
     """Whether n samples have an interval."""
     return n >= _LEAST * GROUPS
 
 
-def jackknife(value: float, left_out: Sequence[float] | Array, share: float = 1.0, *, log: bool = False) -> Figure:
+def jackknife(value: float, *left_out: Sequence[float], shares: Sequence[float] = (1.0,), log: bool = False) -> Figure:
     """A figure with its interval.
 
     Args:
         value: of all samples.
-        left_out: of all samples without each of the groups; empty where there are too few, and then there is no interval.
-        share: of the samples that are in any group.
-        log: the interval is of the logarithm, as for what is positive and may be near 0.
+        left_out: of all samples without each of the groups; of sets that lose their groups one set at a time, a sequence a set. Empty
+            where there are too few samples: then there is no interval.
+        shares: of a set's samples that are in any group.
+        log: the interval is that of the logarithm, as for what is above 0 and may be near it.
     """
-    others = np.asarray(left_out, np.float64)
-    if len(others) < GROUPS or not (np.isfinite(others).all() and math.isfinite(value)):
+    found = [np.asarray(each, np.float64) for each in left_out]
+    if any(len(each) < GROUPS for each in found) or not np.isfinite([value, *np.concatenate(found)]).all():
         return Figure(value, math.nan, math.nan)
-    if log and not (value > 0 and (others > 0).all()):
-        log = False
+    log = log and value > 0 and all((each > 0).all() for each in found)
+    variance = sum((GROUPS / share - 1) * float(np.var(np.log(each) if log else each)) for each, share in zip(found, shares))
+    half = _STUDENT * math.sqrt(variance)
     if log:
-        others = np.log(others)
-    part = share / GROUPS
-    deviation = _STUDENT * math.sqrt((1 - part) / part * float(np.var(others)))
-    if log:
-        return Figure(value, value * math.exp(-deviation), value * math.exp(min(deviation, 100.0)))
-    return Figure(value, value - deviation, value + deviation)
+        return Figure(value, value * math.exp(-half), value * math.exp(min(half, _WIDEST)))
+    return Figure(value, value - half, value + half)
 
 
 def share(hits: float, n: int) -> Figure:
@@ -70,4 +83,4 @@ def share(hits: float, n: int) -> Figure:
     found, z2 = hits / n, _NORMAL**2 / n
     centre = (found + z2 / 2) / (1 + z2)
     half = math.sqrt(z2 * found * (1 - found) + z2**2 / 4) / (1 + z2)
-    return Figure(found, max(0.0, centre - half), min(1.0, centre + half))
+    return Figure(found, max(0.0, min(found, centre - half)), min(1.0, max(found, centre + half)))  # rounding

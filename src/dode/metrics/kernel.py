@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dode.metrics.frechet import Features
-from dode.metrics.intervals import GROUPS, Places, enough_for_groups, group_sizes, jackknife
+from dode.metrics.intervals import GROUPS, Features, Places, by_group, enough_for_groups, group_sizes, jackknife
 from dode.schedules import Array
 from dode.statistics import Figure
 
@@ -30,7 +29,7 @@ def kernel_distance(x: Features, y: Features, *, paired: bool = False) -> Figure
         x, y: features (n, d), (m, d), with 2 samples or more.
         paired: x_i and y_i come from the same noise; n = m.
     """
-    a, b = _by_group(x), _by_group(y)
+    a, b = by_group(x), by_group(y)
     own_x, own_y, cross = _sums(a, a, True), _sums(b, b, True), _sums(a, b, paired)
     n, m = np.array(group_sizes(len(x))), np.array(group_sizes(len(y)))
 
@@ -46,11 +45,6 @@ def kernel_distance(x: Features, y: Features, *, paired: bool = False) -> Figure
     return jackknife(distance(groups), left_out)
 
 
-def _by_group(features: Features) -> Array:
-    """Features in float64, those of a group one after the other."""
-    return np.concatenate([np.asarray(features[group::GROUPS], np.float64) for group in range(GROUPS)])
-
-
 def _sums(x: Array, y: Array, apart: bool) -> Array:
     """Sums of the kernel over pairs, by group (GROUPS, GROUPS); `apart`: pairs of the same place are left out."""
     found = np.zeros((GROUPS, GROUPS))
@@ -59,7 +53,8 @@ def _sums(x: Array, y: Array, apart: bool) -> Array:
     for group, size in enumerate(group_sizes(len(x))):
         for first in range(start, start + size, max(1, _BLOCK // len(y))):
             rows = slice(first, min(first + max(1, _BLOCK // len(y)), start + size))
-            kernel = (x[rows] @ y.T / x.shape[1] + 1) ** 3
+            root = x[rows] @ y.T / x.shape[1] + 1
+            kernel = root * root * root  # many times as fast as a power
             if apart:
                 places = np.arange(rows.start, rows.stop)
                 kernel[places - rows.start, places] = 0.0

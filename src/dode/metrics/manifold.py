@@ -10,8 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dode.metrics.frechet import Features
-from dode.metrics.intervals import GROUPS, enough_for_groups, jackknife, share
+from dode.metrics.intervals import GROUPS, Features, by_group, enough_for_groups, group_slices, jackknife, share
 from dode.schedules import Array
 from dode.statistics import Figure
 
@@ -39,38 +38,54 @@ def precision_and_recall(features: Features, others: Features, neighbours: int =
         raise ValueError(f"precision and recall need more than {neighbours} samples of either set, got {fewest}")
     groups = GROUPS if enough_for_groups(fewest) else 0
     centre = np.asarray(others, np.float64).mean(0)
-    x, y = (np.asarray(each - centre, np.float64) for each in (features, others))
+    x, y = by_group(features) - centre, by_group(others) - centre
     return _inside(x, y, neighbours, groups), _inside(y, x, neighbours, groups)
 
 
 def _inside(queries: Array, set_: Array, neighbours: int, groups: int) -> Figure:
-    """The share of queries in the manifold of a set."""
+    """The share of queries in the manifold of a set, both by group."""
     radii = _radii(set_, neighbours, groups)
-    place = np.arange(len(set_)) % GROUPS
+    parts = group_slices(len(set_))
     hits = np.zeros((1 + groups, len(queries)), bool)
     for rows, distances in _distances(queries, set_):
-        hits[0, rows] = (distances <= radii[0]).any(1)
-        for g in range(groups):
-            hits[1 + g, rows] = ((distances <= radii[1 + g]) & (place != g)).any(1)
-    query_place = np.arange(len(queries)) % GROUPS
-    left_out = [float(hits[1 + g, query_place != g].mean()) for g in range(groups)]
+        inside = distances <= radii[0]
+        of_group = np.stack([inside[:, part].any(1) for part in parts])
+        hits[0, rows] = of_group.any(0)
+        if groups:
+            # Without a group the other balls only grow: what two groups hold stays inside, what the largest balls do not hold outside.
+            hits[1:, rows] = of_group.sum(0) - of_group > 0
+            doubtful = np.flatnonzero(~hits[1:, rows].all(0) & (distances <= radii.max(0)).any(1))
+            for g in range(groups):
+                hits[1 + g, rows.start + doubtful] |= (distances[doubtful] <= radii[1 + g]).any(1)
     judged = share(int(hits[0].sum()), len(queries))
-    found = jackknife(judged.value, left_out)
     if not groups:
         return judged
+    own = group_slices(len(queries))
+    found = jackknife(judged.value, [float(np.delete(hits[1 + g], own[g]).mean()) for g in range(groups)])
     return Figure(judged.value, max(0.0, min(found.low, judged.low)), min(1.0, max(found.high, judged.high)))
 
 
 def _radii(set_: Array, neighbours: int, groups: int) -> Array:
-    """Squared distances (1 + groups, n) to the k-th nearest other feature: among all, and among those of all groups but one."""
-    place = np.arange(len(set_)) % GROUPS
+    """Squared distances (1 + groups, n) to the k-th nearest other feature: among all, and among all groups but one, whose own features
+    have no ball."""
+    parts = group_slices(len(set_))
     found = np.empty((1 + groups, len(set_)))
     for rows, distances in _distances(set_, set_):
         distances[np.arange(rows.stop - rows.start), np.arange(rows.start, rows.stop)] = np.inf
-        found[0, rows] = np.partition(distances, neighbours - 1, axis=1)[:, neighbours - 1]
-        for g in range(groups):
-            found[1 + g, rows] = np.partition(distances[:, place != g], neighbours - 1, axis=1)[:, neighbours - 1]
+        nearest = [_nearest(distances[:, part], neighbours) for part in parts]
+        for g in range(-1, groups):
+            others = np.concatenate(nearest[:g] + nearest[g + 1 :] if g >= 0 else nearest, axis=1)
+            found[1 + g, rows] = _nearest(others, neighbours).max(1)
+    for g in range(groups):
+        found[1 + g, parts[g]] = -np.inf
     return found
+
+
+def _nearest(distances: Array, neighbours: int) -> Array:
+    """The smallest k of each row, or all of them where there are fewer."""
+    if distances.shape[1] <= neighbours:
+        return distances
+    return np.partition(distances, neighbours - 1, axis=1)[:, :neighbours]
 
 
 def _distances(x: Array, y: Array) -> Iterator[tuple[slice, Array]]:
@@ -79,5 +94,4 @@ def _distances(x: Array, y: Array) -> Iterator[tuple[slice, Array]]:
     block = max(1, _BLOCK // len(y))
     for first in range(0, len(x), block):
         rows = slice(first, min(first + block, len(x)))
-        part = x[rows]
-        yield rows, (part**2).sum(1)[:, None] + squares - 2 * part @ y.T
+        yield rows, (x[rows] ** 2).sum(1)[:, None] + squares - 2 * x[rows] @ y.T

@@ -18,13 +18,7 @@ CLOSEST = 100.0
 
 
 class Paired:
-    """Distances of images to those of the reference, batch by batch; a few numbers of each are kept.
-
-    Attributes of all images so far, float64:
-        psnr: (n,) decibels.
-        feature_distances: (n,) mean square distance of the features.
-        same_class: (n,) 1 where a classifier gives both the same class, else 0; empty where there is none.
-    """
+    """Distances of images to those of the reference, batch by batch; three numbers of each pair are kept."""
 
     def __init__(self) -> None:
         self._parts: dict[str, list[Array]] = {"psnr": [], "feature_distance": [], "same_class": []}
@@ -37,13 +31,17 @@ class Paired:
             seen, reference_seen: what an extractor saw in them.
 
         Raises:
-            ValueError: of another shape than the reference's.
+            ValueError: images or features of another shape than the reference's.
         """
         if images.shape != reference.shape:
             raise ValueError(f"images have shape {tuple(images.shape)}, the reference's {tuple(reference.shape)}: give pairs")
         self._parts["psnr"].append(psnr(images, reference))
         if seen is None or reference_seen is None:
             return
+        if seen.features.shape != reference_seen.features.shape:
+            raise ValueError(
+                f"features have shape {seen.features.shape}, the reference's {reference_seen.features.shape}: use the same extractor"
+            )
         apart = mean_square_distance(torch.from_numpy(seen.features), torch.from_numpy(reference_seen.features))
         self._parts["feature_distance"].append(apart)
         if seen.logits is not None and reference_seen.logits is not None:
@@ -51,7 +49,9 @@ class Paired:
             self._parts["same_class"].append(same.astype(np.float64))
 
     def figures(self) -> dict[str, Figure]:
-        """Those that can be had of "psnr" and "feature_distance", means with the intervals of `dode.statistics.mean`, and "same_class", the
+        """The figures, named as in `dode.report.results.METRICS`.
+
+        Those that can be had of "psnr" and "feature_distance", means with the intervals of `dode.statistics.mean`, and "same_class", the
         share with a binomial interval."""
         arrays = {name: np.concatenate(parts) for name, parts in self._parts.items() if parts}
         found = {name: mean(array) for name, array in arrays.items() if name != "same_class"}

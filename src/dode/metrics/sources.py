@@ -15,7 +15,6 @@ from torch import Tensor
 from dode.cache import Cache
 from dode.conditions import hash_tensor
 from dode.foreign import first_line
-from dode.metrics.classes import ClassSums
 from dode.metrics.extractors import Extractor
 from dode.metrics.gathering import KEPT, Gathering, Statistics
 
@@ -104,6 +103,8 @@ class _Array:
     """An array of images as batches."""
 
     def __init__(self, images: Tensor | np.ndarray[Any, Any], name: str) -> None:
+        if images.ndim not in (3, 4):
+            raise ValueError(f"{name}: images have shape (n, channels, height, width), got {tuple(images.shape)}")
         if len(images) < 2:
             raise ValueError(f"{name}: a covariance needs 2 images or more, got {len(images)}")
         self._images = images
@@ -112,7 +113,7 @@ class _Array:
     def hash(self, digest: hashlib._Hash) -> None:
         for first in range(0, len(self._images), _AT_ONCE):
             part = self._images[first : first + _AT_ONCE]
-            hash_tensor(digest, part if isinstance(part, Tensor) else torch.from_numpy(np.ascontiguousarray(part)))
+            hash_tensor(digest, as_tensor(part))
 
     def __iter__(self) -> Iterator[Tensor]:
         for first in range(0, len(self._images), _AT_ONCE):
@@ -120,21 +121,25 @@ class _Array:
 
 
 def as_images(values: Tensor | np.ndarray[Any, Any]) -> Tensor:
-    """Images (n, channels, height, width) in [-1, 1]: bytes are brought there, in any of the usual layouts; others stay as they are.
-
-    Raises:
-        ValueError: another shape.
-    """
-    images = values if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
+    """Images (n, channels, height, width) in [-1, 1]: bytes are brought there, in any of the usual layouts; others stay as they are."""
+    images = as_tensor(values)
     if images.ndim == 3:
         images = images[:, None]
-    if images.ndim != 4:
-        raise ValueError(f"images have shape (n, channels, height, width), got {tuple(images.shape)}")
     if images.dtype != torch.uint8:
         return images
     if images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
         images = images.permute(0, 3, 1, 2)
     return images.to(torch.float32) / 127.5 - 1
+
+
+def as_tensor(values: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    """A tensor with the values of an array, copied, since those of a mapped file cannot be written."""
+    if isinstance(values, Tensor):
+        return values
+    try:
+        return torch.from_numpy(np.array(values))
+    except TypeError:
+        raise ValueError(f"images must be bytes or floating point, got {values.dtype}") from None
 
 
 def _read(path: Path) -> np.ndarray[Any, Any] | Statistics:
@@ -171,31 +176,12 @@ def _gathered(source: _Pictures | _Array, extractor: Extractor, cache: Cache | N
         content = hashlib.sha256(f"{FORM} {digest} {kept} {source.shape}".encode())
         source.hash(content)
         name = f"statistics-{content.hexdigest()[:32]}.safetensors"
-        if (found := cache.tensors(name)) is not None:
-            return _from_tensors(found, digest)
+        if (entry := cache.tensors(name)) is not None:
+            return Statistics.from_tensors(entry, digest)
     gathering = Gathering(extractor, kept=kept)
     for images in source:
         gathering.add(images)
-    found_now = gathering.statistics()
+    found = gathering.statistics()
     if cache is not None:
-        cache.keep_tensors(name, _to_tensors(found_now))
-    return found_now
-
-
-def _to_tensors(found: Statistics) -> dict[str, Tensor]:
-    arrays = {
-        "mean": found.mean,
-        "covariance": found.covariance,
-        "count": np.array(found.count),
-        "features": found.features,
-    }
-    if found.classes is not None:
-        arrays |= vars(found.classes)
-    return {key: torch.from_numpy(np.ascontiguousarray(array)) for key, array in arrays.items()}
-
-
-def _from_tensors(found: dict[str, Tensor], digest: str) -> Statistics:
-    arrays = {key: tensor.numpy() for key, tensor in found.items()}
-    names = ("counts", "probabilities", "certainties")
-    classes = ClassSums(*(arrays[name] for name in names)) if "counts" in arrays else None
-    return Statistics(arrays["mean"], arrays["covariance"], int(arrays["count"]), arrays["features"], classes, digest)
+        cache.keep_tensors(name, found.to_tensors())
+    return found
