@@ -26,7 +26,7 @@ LAYERS = (
     ("teacher", "fine"),
     ("searched_grids",),
     ("distillation",),
-    ("loading", "images", "report"),
+    ("loading", "images", "metrics", "report"),
     ("integrations",),
     ("front",),
     ("cli", "__main__", "__init__"),

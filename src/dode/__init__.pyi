@@ -7,6 +7,7 @@ from . import grids as grids
 from . import guidance as guidance
 from . import images as images
 from . import integrations as integrations
+from . import metrics as metrics
 from . import models as models
 from . import noise as noise
 from . import report as report
