@@ -25,6 +25,7 @@ LAYERS = (
     ("sampling", "progress"),
     ("teacher", "fine"),
     ("distillation",),
+    ("metrics",),
     ("loading", "images", "report"),
     ("integrations",),
     ("front",),
