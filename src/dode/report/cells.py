@@ -23,6 +23,9 @@ from dode.tableau import Tableau
 
 TableauLike = Tableau | str | Path
 
+# What a solver is distilled by.
+METHODS = (*EFFORTS, PAPERS)
+
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
@@ -91,8 +94,8 @@ def check_efforts(efforts: Sequence[str]) -> None:
         ValueError: an unknown effort, or one that is given twice.
     """
     for effort in efforts:
-        if effort not in (*EFFORTS, PAPERS):
-            raise unknown_name("effort", effort, (*EFFORTS, PAPERS))
+        if effort not in METHODS:
+            raise unknown_name("effort", effort, METHODS)
     _check_distinct("effort", efforts)
 
 

@@ -52,7 +52,14 @@ def curves(comparison: Comparison, captions: Mapping[str, str]) -> dict[str, tup
     return {
         name: (
             chart(f"curves-{_dashed(name)}", _panels(comparison, name), captions[name], rows={ROWS: rows}, follows="shown"),
-            chart(f"overlay-{_dashed(name)}", _overlay(comparison, name), captions[name], rows={ROWS: rows}, follows="shown"),
+            chart(
+                f"overlay-{_dashed(name)}",
+                _overlay(comparison, name),
+                captions[name],
+                rows={ROWS: rows},
+                follows="shown",
+                files=False,
+            ),
         )
         for name in comparison.metrics
     }
