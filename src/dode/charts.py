@@ -1,7 +1,7 @@
-"""What all charts have in common: the library that draws them, colours that colour-blind readers can tell apart, and their look in light and dark.
+"""What all charts have in common: the library that draws them, colours that colour-blind readers can tell apart, light and dark.
 
-Colours have a contrast of 3 to 1 at least with their background. Position in a palette carries the meaning: `METHOD_COLOURS[0]` is grey, for
-what is undistilled.
+Colours have a contrast of 3 to 1 at least with their background. The place in a palette carries the meaning: the first of the methods'
+is grey, for what is undistilled.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def config(look: Look) -> Mapping[str, Any]:
         "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif",
         "view": {"stroke": None},
         "axis": {**words, **fonts, "gridColor": look.faint, "domainColor": look.faint, "tickColor": look.faint},
-        "legend": {**words, **fonts, "orient": "top", "title": None, "symbolStrokeWidth": 2},
+        "legend": {**words, **fonts, "orient": "top", "title": None, "symbolStrokeWidth": 2, "symbolSize": 300},
         "header": {**words, "labelFontSize": 13, "labelFontWeight": "bold", "titleFontSize": 12},
         "title": {"color": look.ink, "fontSize": 14, "anchor": "start"},
         "text": {"color": look.ink},

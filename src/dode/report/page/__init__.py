@@ -41,7 +41,7 @@ def write(folder: Path, *, comparison: Comparison | None = None, study: Any = No
     text, charts = render(comparison, study)
     (folder / PLOTS).mkdir(exist_ok=True)
     written = [folder / PAGE]
-    for chart in charts:
+    for chart in (each for each in charts if each.files):
         for name, content in pictures(chart).items():
             path = folder / PLOTS / name
             write_atomically(path, lambda temporary, content=content: temporary.write_bytes(content), overwrite=True)  # type: ignore[misc]

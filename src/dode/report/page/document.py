@@ -114,7 +114,9 @@ def _bundle() -> str:
         raise ImportError("the page needs vl-convert-python: pip install 'dode[report]'") from None
     from markupsafe import Markup
 
-    return Markup(vl_convert.javascript_bundle().replace("</script", "<\\/script"))
+    # In a scope of its own: it has hundreds of names of one letter.
+    text = vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    return Markup(f"(() => {{\n{text}\n}})();")
 
 
 @cache

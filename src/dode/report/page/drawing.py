@@ -35,6 +35,7 @@ class Chart:
             the solver and budget chosen for the paths; "cell": those of the method chosen there too. A row that lacks a field, or has
             "" there, is always shown.
         example: the fields of the rows that the files show; empty for all.
+        files: whether it is written as SVG and PNG too.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Chart:
     caption: str = ""
     follows: str = ""
     example: Mapping[str, Any] = field(default_factory=dict)
+    files: bool = True
 
 
 def chart(
@@ -55,18 +57,19 @@ def chart(
     rows: Mapping[str, Rows] | None = None,
     follows: str = "",
     example: Mapping[str, Any] | None = None,
+    files: bool = True,
 ) -> Chart:
     """The chart of an altair drawing.
 
     Args:
         drawing: what altair made; its rows are its own (a DataFrame, `alt.Data(values=...)`) or named (`alt.NamedData`).
         rows: of the names that it uses.
-        name, alt, caption, follows, example: as in `Chart`.
+        name, alt, caption, follows, example, files: as in `Chart`.
     """
     spec = drawing.to_dict(validate=False)
     own = spec.pop("datasets", {})
     spec.pop("config", None)
-    return Chart(name, {**spec, "description": alt}, {**own, **(rows or {})}, alt, caption, follows, example or {})
+    return Chart(name, {**spec, "description": alt}, {**own, **(rows or {})}, alt, caption, follows, example or {}, files)
 
 
 def pictures(chart: Chart) -> dict[str, bytes]:

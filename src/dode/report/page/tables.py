@@ -20,11 +20,12 @@ class Column(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A cell of a table: words, what it is sorted by (the words themselves where it is ""), and smaller words beside."""
+    """A cell of a table: words, what it is sorted by (the words where it is ""), smaller words beside, and whether it is bold."""
 
     text: str
     key: float | str = ""
     beside: str = ""
+    strong: bool = False
 
 
 class Row(NamedTuple):
