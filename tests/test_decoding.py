@@ -13,9 +13,10 @@ import dode
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from tiny_pipelines import PIPELINES, prompts  # noqa: E402
+from tiny_pipelines import PIPELINES, prompts
+from toy_pipeline import Toy
 
-from dode.integrations.diffusers.decoding import decoder_of  # noqa: E402
+from dode.integrations.diffusers.decoding import decoder_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 LITTLE = {"efforts": (), "samples": 3, "reference_nfe": 6, "shown": 2}
@@ -55,3 +56,10 @@ def test_a_pipeline_is_compared_by_its_prompts_and_its_images(tmp_path: Path) ->
     other = dode.compare(pipe, ["ddim"], [2], prompts=[texts[0], texts[1] + " again"], **options, batch_size=2)
     assert other.setting.hashes["network"] != found.setting.hashes["network"]
     assert other.setting.hashes["noise"] == found.setting.hashes["noise"]
+
+
+def test_a_tableau_that_a_comparison_distils_knows_what_it_was_fitted_for() -> None:
+    found = dode.compare(Toy(lambda x, t: torch.tanh(x)), ["ddim"], [2], **{**LITTLE, "efforts": ("paper",)}, batch_size=50)
+    tableau = found.results[1].tableau
+    assert tableau is not None and tableau.meta["fitted_for"]["pipeline"] == "Toy"
+    assert not found.results[0].pictures  # four channels are no image
