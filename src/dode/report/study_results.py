@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dode.names import unknown_name
 from dode.report.axes import AXES
 from dode.report.outcomes import Fit, Outcome, outcome_from_json, ratio, standard_error
 from dode.report.results import Setting
@@ -88,6 +89,24 @@ class Study:
         except ImportError:
             raise ImportError("a frame needs pandas: pip install 'dode[report]'") from None
         return pandas.DataFrame(self.rows())
+
+    def plot(self, axis: str) -> Any:
+        """The error along an axis as an altair chart, which notebooks show; needs `dode[report]`.
+
+        Raises:
+            ValueError: an axis that was not measured.
+            ImportError: the extra is not installed.
+        """
+        from dode.report.page.study import notebook_chart
+
+        if axis not in self.results:
+            raise unknown_name("axis", axis, self.results)
+        return notebook_chart(self, axis)
+
+    def _repr_html_(self) -> str:
+        from dode.report.page.study import notebook_html
+
+        return notebook_html(self)
 
 
 def study_from_json(data: Mapping[str, Any]) -> Study:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dode.charts import require_altair
+from dode.charts import LIGHT, config, require_altair
 from dode.report.axes import AXES, Axis
 from dode.report.outcomes import NAMES, Outcome, lambda_rows
-from dode.report.page.drawing import Chart, chart
+from dode.report.page.drawing import Chart, chart, finite
 from dode.report.page.tables import Table
 from dode.report.study_results import Study
 from dode.report.study_tables import axis_table, over_seeds
@@ -22,24 +22,46 @@ _ERROR = "mean square distance to the reference"
 
 def section(study: Study) -> tuple[dict[str, Any], list[Chart]]:
     """What `study.html` is filled with, and the charts that it shows."""
-    answers = study.answers
-    charts: list[Chart] = []
-    axes = []
-    for name, axis in AXES.items():
-        if name in study.skipped:
-            axes.append({"name": name, "question": axis.question, "answer": "", "skipped": study.skipped[name]})
-        elif name in study.results:
-            own, tables = charts_of(study, name), tables_of(study, name)
-            told: dict[str, Any] = {"answer": _sentence(answers[name]), "skipped": "", "charts": own, "tables": tables}
-            axes.append({"name": name, "question": axis.question, **told})
-            charts += own
-    words = {"title": study.title, "caption": study.caption, "cost": study.cost}
-    return {
-        **words,
+    axes = axes_of(study)
+    charts = {name: charts_of(study, name) for name in study.results}
+    context = {
         "setting": study.setting,
-        "hashes": {**study.setting.hashes, **study.setting.versions},
-        "axes": axes,
-    }, charts
+        "solver": study.solver,
+        "caption": study.caption,
+        "reference": study.reference,
+        "reference_error": f"{study.reference_error:.1e}",
+        "cost": study.cost,
+        "axes": [{**axis, "charts": charts.get(axis["name"], [])} for axis in axes],
+    }
+    return context, [chart for own in charts.values() for chart in own]
+
+
+def axes_of(study: Study) -> list[dict[str, Any]]:
+    """Of each axis its question with the answer and the tables, or why it was skipped."""
+    answers = study.answers
+    found: list[dict[str, Any]] = []
+    for name, axis in AXES.items():
+        about = {"name": name, "question": axis.question, "label": axis.label, "skipped": study.skipped.get(name, "")}
+        if name in study.results:
+            found.append({**about, "answer": _sentence(answers[name]), "tables": tables_of(study, name)})
+        elif about["skipped"]:
+            found.append(about)
+    return found
+
+
+def notebook_html(study: Study) -> str:
+    """Answers and tables, for a notebook."""
+    from dode.report.page.document import environment
+
+    page = environment().get_template("study-notebook.html")
+    return page.render(title=study.title, caption=study.caption, cost=study.cost, axes=axes_of(study))
+
+
+def notebook_chart(study: Study, name: str) -> Any:
+    """The chart of an axis as altair's own, for a notebook."""
+    drawn, *_ = charts_of(study, name)
+    data = {name: [dict(finite(row)) for row in rows] for name, rows in drawn.rows.items()}
+    return require_altair().Chart.from_dict({**drawn.spec, "datasets": data, "width": 560, "config": config(LIGHT)})
 
 
 def tables_of(study: Study, name: str) -> list[Table]:
@@ -121,18 +143,19 @@ def _draw_ordered(axis: Axis, rows: Sequence[Mapping[str, Any]], data: Any) -> A
     """Lines over numbers."""
     alt = require_altair()
     values = sorted({row["value"] for row in rows})
-    scale = alt.Scale(type=axis.scale, nice=False, zero=False, domain=_domain(axis, values))
+    scale = alt.Scale(type=axis.scale, nice=False, domain=_domain(axis, values))
     x = alt.X("value:Q", title=axis.label, scale=scale, axis=alt.Axis(values=values, grid=False, format="~g"))
     series = list(dict.fromkeys(row["series"] for row in rows if row["kind"] != BASE))
     dashes = alt.Scale(domain=series, range=[[1, 0], [2, 4]])
-    dash = alt.StrokeDash("series:N", scale=dashes, legend=alt.Legend(symbolType="stroke") if len(series) > 1 else None)
+    legend = alt.Legend(symbolType="stroke", orient="bottom") if len(series) > 1 else None
+    dash = alt.StrokeDash("series:N", scale=dashes, legend=legend)
     picked, encoded, told = _encoded(axis, data.encode(x))
     means, fits, bases = _kinds(encoded)
     return alt.layer(
         means.mark_rule(strokeWidth=1.5).encode(alt.Y("low:Q"), alt.Y2("high:Q")),
         bases.mark_line(strokeWidth=1.5, strokeDash=[6, 4]),
         means.mark_line(strokeWidth=2).encode(dash, detail="series:N"),
-        fits.mark_point(size=18, filled=True).encode(tooltip=told["fit"]),
+        *([fits.mark_point(size=18, filled=True).encode(tooltip=told["fit"])] if _several(rows) else []),
         bases.mark_point(size=24, filled=True).encode(tooltip=told[BASE]),
         means.mark_point(size=60, filled=True).encode(tooltip=told["mean"]),
     ).add_params(picked)
@@ -149,7 +172,7 @@ def _draw_points(axis: Axis, rows: Sequence[Mapping[str, Any]], data: Any) -> An
     means, fits = means.encode(beside), fits.encode(beside)
     return alt.layer(
         means.mark_rule(strokeWidth=1.5).encode(alt.Y("low:Q"), alt.Y2("high:Q")),
-        fits.mark_point(size=18, filled=True).encode(tooltip=told["fit"]),
+        *([fits.mark_point(size=18, filled=True).encode(tooltip=told["fit"])] if _several(rows) else []),
         bases.mark_tick(thickness=2).encode(tooltip=told[BASE]),
         means.mark_point(size=60, filled=True).encode(tooltip=told["mean"]),
     ).add_params(picked)
@@ -178,6 +201,11 @@ def _encoded(axis: Axis, data: Any) -> tuple[Any, Any, dict[str, list[Any]]]:
         encoded,
         {"mean": [*where, *mean], "fit": [*where, _told("seed:N"), error], BASE: [where[0], where[2], error]},
     )
+
+
+def _several(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether any case has several fits."""
+    return any(row["kind"] == "fit" for row in rows)
 
 
 def _kinds(encoded: Any) -> Iterable[Any]:
