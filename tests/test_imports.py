@@ -17,7 +17,7 @@ LAYERS = (
     ("statistics",),
     ("grids",),
     ("rows",),
-    ("tableau", "conditions", "models"),
+    ("tableau", "notebooks", "conditions", "models"),
     ("solvers", "calling", "inpainting", "amplification", "cache"),
     ("denoisers",),
     ("fingerprint",),
