@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dode.names import unknown_name
 from dode.report.axes import AXES
 from dode.report.outcomes import Fit, Outcome, outcome_from_json, ratio, standard_error
 from dode.report.results import Setting
@@ -83,30 +82,31 @@ class Study:
         return [row for axis, outcomes in self.results.items() for each in outcomes for row in _rows(axis, each)]
 
     def to_frame(self) -> Any:
-        """The rows as a pandas DataFrame; needs `dode[report]`."""
-        try:
-            import pandas
-        except ImportError:
-            raise ImportError("a frame needs pandas: pip install 'dode[report]'") from None
-        return pandas.DataFrame(self.rows())
+        """A pandas DataFrame of the rows.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        from dode.report.study_notebook import to_frame
+
+        return to_frame(self)
 
     def plot(self, axis: str) -> Any:
-        """The error along an axis as an altair chart, which notebooks show; needs `dode[report]`.
+        """An altair chart of the error along an axis.
 
         Raises:
             ValueError: an axis that was not measured.
-            ImportError: the extra is not installed.
+            ImportError: altair is not installed.
         """
-        from dode.report.page.study import notebook_chart
+        from dode.report.study_notebook import plot
 
-        if axis not in self.results:
-            raise unknown_name("axis", axis, self.results)
-        return notebook_chart(self, axis)
+        return plot(self, axis)
 
     def _repr_html_(self) -> str:
-        from dode.report.page.study import notebook_html
+        """In notebooks: the answers, and a table an axis."""
+        from dode.report.study_notebook import html
 
-        return notebook_html(self)
+        return html(self)
 
 
 def study_from_json(data: Mapping[str, Any]) -> Study:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dode.charts import LIGHT, config, require_altair
+from dode.charts import require_altair
 from dode.report.axes import AXES, Axis
 from dode.report.outcomes import NAMES, Outcome, lambda_rows
-from dode.report.page.drawing import Chart, chart, finite
+from dode.report.page.drawing import Chart, chart
 from dode.report.page.tables import Table
 from dode.report.study_results import Study
 from dode.report.study_tables import axis_table, over_seeds
@@ -47,21 +47,6 @@ def axes_of(study: Study) -> list[dict[str, Any]]:
         elif about["skipped"]:
             found.append(about)
     return found
-
-
-def notebook_html(study: Study) -> str:
-    """Answers and tables, for a notebook."""
-    from dode.report.page.document import environment
-
-    page = environment().get_template("study-notebook.html")
-    return page.render(title=study.title, caption=study.caption, cost=study.cost, axes=axes_of(study))
-
-
-def notebook_chart(study: Study, name: str) -> Any:
-    """The chart of an axis as altair's own, for a notebook."""
-    drawn, *_ = charts_of(study, name)
-    data = {name: [dict(finite(row)) for row in rows] for name, rows in drawn.rows.items()}
-    return require_altair().Chart.from_dict({**drawn.spec, "datasets": data, "width": 560, "config": config(LIGHT)})
 
 
 def tables_of(study: Study, name: str) -> list[Table]:
@@ -190,7 +175,7 @@ def _encoded(axis: Axis, data: Any) -> tuple[Any, Any, dict[str, list[Any]]]:
             scale=alt.Scale(type="log", nice=False, padding=12),
             axis=alt.Axis(format="~g", tickCount=5),
         ),
-        alt.Color("method:N", scale=alt.Scale(domain=methods, range="ordinal")),
+        alt.Color("method:N", scale=alt.Scale(domain=methods, range="ordinal"), legend=alt.Legend(symbolSize=80)),
         opacity=alt.condition(picked, alt.value(1.0), alt.value(0.12)),
     )
     where = [_told("method:N"), _told("series:N"), _told("value:N", axis.label)]
