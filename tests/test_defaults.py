@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import dode
-from dode.models import fashion_classifier
+from dode.models import BUNDLED, fashion_classifier
 from dode.noise import standard_noise
 from dode.schedules import VP
 
@@ -91,11 +91,11 @@ def test_no_number_of_a_run_or_a_distillation_depends_on_them(options: dict[str,
 
 
 @others
-@pytest.mark.parametrize("name", ["fashion", "fashion-flow"])
+@pytest.mark.parametrize("name", BUNDLED)
 def test_the_bundled_networks_are_those_of_the_usual_defaults(options: dict[str, Any], name: str) -> None:
     def run() -> list[Tensor]:
         denoiser = dode.load(name)
-        cond = {"class_labels": [0, 1]} if name == "fashion" else {}
+        cond = {"class_labels": [0, 1]} if BUNDLED[name].classes else {}
         samples = dode.sample(
             denoiser, dode.solver("ddim").tableau(denoiser.schedule, 2), standard_noise(0, 2, denoiser.shape), **cond
         )

@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "dode"
 # Lowest first; a module may import from its own layer and from those before it.
 LAYERS = (
     ("names", "foreign", "reading", "schemas", "stopping", "files", "locks", "noise"),
-    ("host", "distances", "guidance", "notes", "finite", "defaults", "outputs"),
+    ("charts", "host", "distances", "guidance", "notes", "finite", "defaults", "outputs"),
     ("schedules",),
     ("statistics",),
     ("grids",),
@@ -25,8 +25,9 @@ LAYERS = (
     ("first_output",),
     ("sampling", "progress"),
     ("teacher", "fine"),
+    ("searched_grids",),
     ("distillation",),
-    ("loading", "images", "report"),
+    ("loading", "images", "metrics", "report"),
     ("integrations",),
     ("front",),
     ("cli", "__main__", "__init__"),

@@ -380,12 +380,13 @@ def test_bundled_folder_is_complete(name):
     assert sum(file.stat().st_size for file in model.folder.rglob("*")) < 6_000_000
 
 
-def test_fashion_draws_what_is_asked_for():
+@pytest.mark.parametrize("name", [name for name, model in BUNDLED.items() if model.classes])
+def test_bundled_networks_draw_what_is_asked_for(name):
     """The classifier recognises most of a small sample: a wrong layout, schedule or label order would leave a tenth."""
     import dode
     from dode.noise import standard_noise
 
-    denoiser = load("fashion")
+    denoiser = load(name)
     labels = torch.arange(10).repeat(3)
     tableau = dode.solver("deis").tableau(denoiser.schedule, nfe=10)
     images = dode.sample(denoiser, tableau, standard_noise(1, 30, denoiser.shape), class_labels=labels)
@@ -394,12 +395,25 @@ def test_fashion_draws_what_is_asked_for():
     assert (found == labels).float().mean() > 0.7
 
 
-def test_fashion_guidance_has_its_null_class():
-    denoiser = load("fashion", guidance_scale=0.0)
+@pytest.mark.parametrize(("name", "t"), [("fashion", 500.0), ("fashion-edm", 1.0)])
+def test_fashion_guidance_has_its_null_class(name, t):
+    denoiser = load(name, guidance_scale=0.0)
     x = torch.randn(2, 1, 28, 28)
     # At scale 0 the null class alone speaks; the network takes it where no label is given.
-    guided = denoiser(x, 500.0, class_labels=3)
-    torch.testing.assert_close(guided, load("fashion")(x, 500.0), atol=1e-5, rtol=1e-5)
+    guided = denoiser(x, t, class_labels=3)
+    torch.testing.assert_close(guided, load(name)(x, t), atol=1e-5, rtol=1e-5)
+
+
+def test_fashion_edm_is_what_it_was_trained_as():
+    """EDM's schedule and scalings: at a small sigma D is nearly the state, at the largest it hardly depends on it."""
+    denoiser = load("fashion-edm")
+    assert denoiser.prediction == "edm"
+    assert (denoiser.schedule.t_max, denoiser.schedule.t_min) == (80.0, 0.002)
+    noise = standard_noise(2, 2, denoiser.shape)
+    image = denoiser(80.0 * noise, 80.0, class_labels=[3, 3])
+    # Measured: 0.02 of pixels that vary by 0.5, and 0.02.
+    assert float((image[0] - image[1]).square().mean()) < 0.05
+    torch.testing.assert_close(denoiser(image, 0.002, class_labels=[3, 3]), image, atol=0.05, rtol=0)
 
 
 def test_classifier_shapes_and_determinism():

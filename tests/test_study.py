@@ -23,8 +23,13 @@ from dode.distillation.effort import effort_of
 from dode.models import ClassLabels
 from dode.noise import REPORT, standard_noise
 from dode.report import Study, study
-from dode.report.axes import AXES, Case, Fit, Result, summarise
+from dode.report.axes import AXES
+from dode.report.outcomes import NAMES, Case, Fit, Outcome
+from dode.report.page.study import section
 from dode.report.reference import reference_tableau
+from dode.report.results import to_json
+from dode.report.study_results import study_from_json
+from dode.report.study_tables import axis_table
 from dode.schedules import VP, Array
 
 SCHEDULE = VP.linear()
@@ -65,7 +70,7 @@ def end_point_error(denoiser: dode.Denoiser, tableau: dode.Tableau, **cond: Tens
     return float((dode.sample(denoiser, tableau, noise, **cond) - fine).double().square().mean())
 
 
-def by_value(found: Study, axis: str, method: str = "lambda", series: str = "") -> dict[float | str, Result]:
+def by_value(found: Study, axis: str, method: str = "lambda", series: str = "") -> dict[float | str, Outcome]:
     return {r.case.value: r for r in found.results[axis] if (r.case.method, r.case.series) == (method, series)}
 
 
@@ -115,8 +120,9 @@ def test_classes_fitted_are_not_those_sampled() -> None:
 
 
 def test_network_that_does_not_hear_its_labels_transfers_perfectly() -> None:
-    found = study(labelled(deaf=True), "ddim", axes=["classes", "guidance"], **SMALL, class_labels=torch.arange(4))
-    for answer in found.answers().values():
+    values = {"classes": ["other classes", "the classes sampled"], "guidance": [1, 2]}
+    found = study(labelled(deaf=True), "ddim", axes=values, values=values, **SMALL, class_labels=torch.arange(4))
+    for answer in found.answers.values():
         assert answer.count("transfers: ") == 2
         assert answer.count("1.00 ± 0.00 times") == 2
 
@@ -125,14 +131,67 @@ def test_axes_that_a_model_does_not_have_are_skipped_and_said() -> None:
     found = study(mixture_denoiser(SCHEDULE), "pndm", values={"nfe": [2, 3]}, axes=["guidance", "classes", "nfe"], **SMALL)
     assert list(found.results) == ["nfe"]
     assert set(found.skipped) == {"guidance", "classes"}
-    assert "Skipped: Mixture has no null condition" in found.markdown()
     impossible = by_value(found, "nfe")[2]  # a budget that the solver does not have
     assert impossible.skipped and not by_value(found, "nfe")[3].skipped
-    assert impossible.skipped in found.markdown()
+    first = axis_table(AXES["nfe"], found.results["nfe"]).rows[0]
+    assert impossible.skipped in [entry.text for entry in first.entries]
+    context, charts = section(found)
+    assert [axis["name"] for axis in context["axes"] if axis["skipped"]] == ["guidance", "classes"]
+    assert [chart.name for chart in charts] == ["study-nfe"]
     with pytest.raises(ValueError, match="no axis is left: classes: "):
         study(mixture_denoiser(SCHEDULE), axes=["classes"], **SMALL)
     with pytest.raises(ValueError, match="no axis is left: guidance: guidance needs the condition class_labels"):
         study(labelled(), axes=["guidance"], **SMALL)
+
+
+@pytest.fixture(scope="module")
+def whole() -> Study:
+    """A study of all axes."""
+    values = {"samples": [8], "teacher-scale": [3, 4], "seeds": [0, 1], "guidance": [1, 2], "classes": ["all classes"], "nfe": [4]}
+    return study(labelled(), "ddim", values=values, command="dode study", class_labels=torch.arange(4), **SMALL)
+
+
+def test_study_goes_through_json_unchanged(whole: Study) -> None:
+    text = json.dumps(to_json(whole), allow_nan=False)
+    again = study_from_json(json.loads(text))
+    assert json.dumps(to_json(again)) == text
+    assert again.answers == whole.answers and again.caption == whole.caption
+    assert again.rows() == whole.rows()
+
+
+def test_rows_are_tidy_and_say_what_the_outcomes_do(whole: Study) -> None:
+    frame = whole.to_frame()
+    assert len(frame) == sum(len(each.case.fits) for outcomes in whole.results.values() for each in outcomes)
+    keys = ["axis", "value", "series", "method", "seed"]
+    assert not frame.duplicated(keys).any()
+    means = frame[frame.axis == "samples"].groupby(["value", "method"]).error.mean()
+    for each in whole.results["samples"]:
+        assert means[each.case.value, each.case.method] == pytest.approx(each.error)
+
+
+def test_charts_show_each_outcome_once_with_its_error_bar(whole: Study) -> None:
+    _, charts = section(whole)
+    assert [chart.name for chart in charts] == [
+        *(
+            "study-samples",
+            "study-teacher-scale",
+            "study-seeds",
+            "study-seeds-lambda",
+            "study-guidance",
+            "study-classes",
+            "study-nfe",
+        )
+    ]
+    for name, outcomes in whole.results.items():
+        chart = next(chart for chart in charts if chart.name == f"study-{name}")
+        (rows,) = chart.rows.values()
+        means = {(row["value"], row["method"], row["series"]): row for row in rows if row["kind"] == "mean"}
+        for each in outcomes:
+            row = means.pop((each.case.value, NAMES[each.case.method], each.case.series))
+            assert (row["error"], row["high"]) == (each.error, pytest.approx(each.error + each.standard_error))
+        assert not means
+        assert sum(row["kind"] == "fit" for row in rows) == sum(len(e.errors) for e in outcomes if len(e.errors) > 1)
+        assert whole.answers[name][1:] in chart.alt
 
 
 def test_fits_that_axes_share_are_made_once_and_all_evaluations_are_counted(tmp_path: Path) -> None:
@@ -147,14 +206,14 @@ def test_fits_that_axes_share_are_made_once_and_all_evaluations_are_counted(tmp_
 
 
 def test_interrupted_study_goes_on_and_comes_to_the_same(tmp_path: Path) -> None:
-    values = {"samples": [8, 12], "nfe": [3, 5]}
+    values = {"samples": [8], "nfe": [3]}
 
     def run(records: Path, on_result: Callable[..., None] | None = None, **changes: object) -> tuple[Study, int]:
         denoiser = mixture_denoiser(SCHEDULE)
         options = SMALL | {"axes": values, "values": values, "records": records, "on_result": on_result} | changes
         return study(denoiser, "ddim", **options), denoiser.evaluations
 
-    def stop(name: str, result: Result, done: int, total: int) -> None:
+    def stop(name: str, result: Outcome, done: int, total: int) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
@@ -185,26 +244,25 @@ def test_another_network_takes_nothing_from_the_records(tmp_path: Path) -> None:
     assert errors[0] != errors[1]
 
 
-def result(value: float, error: float | Array, base: float = 1.0, method: str = "lambda", series: str = "") -> Result:
+def result(value: float, error: float | Array, base: float = 1.0, method: str = "lambda", series: str = "") -> Outcome:
     """A made-up result: (S, n) errors, or one number for all of four samples."""
     errors = np.asarray(error) if np.ndim(error) else np.full((1, 4), error)
     fits = tuple(replace(HOME, method=method, seed=i) for i in range(len(errors)))
     lambdas = np.array([[value, 0.5]] * len(errors)) if method == "lambda" else None
-    return Result(Case(value, fits, HOME.place, series), errors, np.full(errors.shape[1], base), lambdas, 100.0, 1.0)
+    return Outcome(Case(value, fits, HOME.place, series), errors, np.full(errors.shape[1], base), lambdas, 100.0, 1.0)
 
 
 def test_answers_say_what_the_numbers_say() -> None:
     curve = {8: 2.0, 16: 1.02, 32: 1.2, 64: 1.04, 128: 0.9, 256: 1.0}
-    answer = summarise(AXES["samples"], [result(v, e) for v, e in curve.items()])
+    answer = AXES["samples"].summary([result(v, e) for v, e in curve.items()])
     assert "lambda alone: from 64 samples on within 5 % of 256 samples (20 % above at 32)" in answer
     assert "end to end: no result" in answer
-    assert "not settled before scale 50 (10 % above at 20)" in summarise(
-        AXES["teacher-scale"], [result(2, 3.0), result(20, 1.1), result(50, 1.0)]
-    )
-    answer = summarise(AXES["seeds"], [result(v, e) for v, e in zip((0.1, 0.2, 0.3), (0.9, 1.0, 1.1), strict=True)])
+    curve = [result(2, 3.0), result(20, 1.1), result(50, 1.0)]
+    assert "not settled before scale 50 (10 % above at 20)" in AXES["teacher-scale"].summary(curve)
+    answer = AXES["seeds"].summary([result(v, e) for v, e in zip((0.1, 0.2, 0.3), (0.9, 1.0, 1.1), strict=True)])
     assert "between 3 seeds the error has a standard deviation of 10 %" in answer
     assert "lambda one of 0.100 at most (step 1, mean +0.200)" in answer
-    answer = summarise(AXES["nfe"], [result(3, 0.2), result(5, 0.5), result(10, np.array([[1.1, 1.2, 1.3, 1.2]]))])
+    answer = AXES["nfe"].summary([result(3, 0.2), result(5, 0.5), result(10, np.array([[1.1, 1.2, 1.3, 1.2]]))])
     assert "0.200 of the base's error at NFE 3 (most gained) to 1.200 at 10 (least), worse than the base at NFE 10" in answer
 
 
@@ -221,7 +279,7 @@ def test_verdict_on_transfer(elsewhere: float, there: float, verdict: str) -> No
     pairs = [result(1.0, 0.1, series="fitted at 1"), result(1.0, 0.1, series="fitted there")]
     pairs += [result(3.0, elsewhere, series="fitted at 1"), result(3.0, there, series="fitted there")]
     pairs[3] = replace(pairs[3], case=replace(pairs[3].case, fits=(replace(HOME, guidance=3.0),)))
-    answer = summarise(AXES["guidance"], pairs)
+    answer = AXES["guidance"].summary(pairs)
     assert f"lambda alone: {verdict}at guidance 3, {elsewhere / there:.2f} ± 0.00 times the error of a fit there" in answer
 
 

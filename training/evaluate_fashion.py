@@ -1,6 +1,6 @@
-"""Say how good the network `fashion` is: the share of its samples that the bundled classifier takes for the class asked for.
+"""Say how good a class-conditional network is: the share of its samples that the bundled classifier takes for the class asked for.
 
-    python training/evaluate_fashion.py --grid samples.png
+    python training/evaluate_fashion.py --model fashion --grid samples.png
 
 Samples 100 images a class with DDIM, class-conditional, without guidance. The classifier itself is right on 93.3 % of the
 photographs of the test set, so that is what samples can be measured against.

@@ -112,7 +112,7 @@ def made_by(reference: str) -> Any:
     """
     module_name, _, path = reference.partition(":")
     try:
-        with _current_folder_importable():
+        with current_folder_importable():
             target: Any = importlib.import_module(module_name)
             for part in path.split("."):
                 target = getattr(target, part)
@@ -279,7 +279,7 @@ def _schedule_of(
 
 
 @contextmanager
-def _current_folder_importable() -> Iterator[None]:
+def current_folder_importable() -> Iterator[None]:
     """The current folder at the end of the import path, so that it shadows nothing."""
     before = list(sys.path)
     sys.path.append(str(Path.cwd()))

@@ -101,6 +101,12 @@ BUNDLED: Mapping[str, BundledModel] = MappingProxyType(
                 licence="MIT",
                 folder=_HERE / "fashion_flow",
             ),
+            BundledModel(
+                name="fashion-edm",
+                description="class-conditional EDM network of Fashion-MNIST, 28 x 28 grey, 10 classes and a null class",
+                licence="MIT",
+                folder=_HERE / "fashion_edm",
+            ),
         )
     }
 )

@@ -16,6 +16,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_edm_euler import EDMEulerScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
@@ -29,10 +30,11 @@ _OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
 def fashion_pipeline(name: str = "fashion") -> ClassConditionalPipeline:
-    """A bundled network as a pipeline: "fashion" with DDIM, "fashion-flow", which has no classes, with flow matching's Euler.
+    """A bundled network as a pipeline: "fashion" with DDIM, "fashion-flow", which has no classes, with flow matching's Euler,
+    "fashion-edm" with EDM's Euler.
 
-    Trailing times, and x_0 is not clipped: `dode.load(name)` sampled with `dode.solver("ddim")` on the grid "trailing" gives the same
-    pictures. The network is in float32 and in evaluation mode.
+    Trailing times (Karras's for EDM), and x_0 is not clipped: `dode.load(name)` sampled with `dode.solver("ddim")` on the grid
+    "trailing" ("karras") gives the same pictures. The network is in float32 and in evaluation mode.
 
     Raises:
         ValueError: an unknown name.
@@ -44,10 +46,11 @@ def fashion_pipeline(name: str = "fashion") -> ClassConditionalPipeline:
     # Stored in half precision.
     unet = UNet2DModel.from_pretrained(str(folder / "unet"), torch_dtype=torch.float32, local_files_only=True)
     config = read_json(folder / "scheduler" / "scheduler_config.json")
+    own = {each.__name__: each for each in (FlowMatchEulerDiscreteScheduler, EDMEulerScheduler)}.get(config["_class_name"])
     scheduler = (
-        FlowMatchEulerDiscreteScheduler.from_config(config)
-        if config["_class_name"] == "FlowMatchEulerDiscreteScheduler"
-        else DDIMScheduler.from_config(config, timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=False)
+        DDIMScheduler.from_config(config, timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=False)
+        if own is None
+        else own.from_config(config)
     )
     return ClassConditionalPipeline(unet.eval(), scheduler, extra.get("null_class"), extra["space_to_depth"])
 
