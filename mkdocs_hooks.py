@@ -20,14 +20,14 @@ from mkdocs.structure.pages import Page
 from dode.cli import app
 
 ROOT = Path(__file__).parent
-COMMANDS = "commands/"
+COMMANDS, MODELS = "commands/", "models/"
+CARDS = {f"{MODELS}{card.parent.name}.md": card for card in sorted((ROOT / "src" / "dode" / "models").glob("*/README.md"))}
 # What the site shows of the repository outside docs/, and where.
 ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
-    "src/dode/models/fashion/README.md": "models/fashion.md",
-    "src/dode/models/fashion_flow/README.md": "models/fashion_flow.md",
+    **{str(card.relative_to(ROOT)): page for page, card in CARDS.items()},
 }
 README = {"README.md": "index.md"}
 _TYPES = {str: "text", int: "whole number", float: "number", Path: "path", bool: "flag"}
@@ -39,10 +39,18 @@ def commands() -> dict[str, Any]:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the commands where the navigation asks for them."""
-    pages = [f"{COMMANDS}index.md", *({f"dode {name}": f"{COMMANDS}{name}.md"} for name in commands())]
-    config.nav = [{name: pages if item == COMMANDS else item for name, item in entry.items()} for entry in config.nav or []]
+    """Put the commands and the model cards where the navigation asks for them."""
+    made = {
+        COMMANDS: [f"{COMMANDS}index.md", *({f"dode {name}": f"{COMMANDS}{name}.md"} for name in commands())],
+        MODELS: [{card.parent.name.replace("_", "-"): page} for page, card in CARDS.items()],
+    }
+    config.nav = [{name: _filled(item, made) for name, item in entry.items()} for entry in config.nav or []]
     return config
+
+
+def _filled(item: Any, made: dict[str, list[Any]]) -> Any:
+    """An entry of the navigation with what is made in the place of its folder."""
+    return made.get(item, item) if isinstance(item, str) else item
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
