@@ -14,6 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -30,6 +31,8 @@ ELSEWHERE = {
     **{str(card.relative_to(ROOT)): page for page, card in CARDS.items()},
 }
 README = {"README.md": "index.md"}
+# What a browser fetches by itself.
+_LOADED = re.compile(r"""<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|srcset|href)=["']?(?:https?:)?//[^>]*>""")
 _TYPES = {str: "text", int: "whole number", float: "number", Path: "path", bool: "flag"}
 
 
@@ -69,6 +72,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     uri = page.file.src_uri
     source = next((source for source, made in ELSEWHERE.items() if made == uri), f"docs/{uri}")
     return re.sub(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)", lambda link: _link(link, source, uri), markdown)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """See that a page loads nothing from another host; links, which a reader follows, may lead there.
+
+    Raises:
+        PluginError: it would.
+    """
+    asked = _LOADED.search(output)
+    if asked is not None:
+        raise PluginError(f"{page.file.src_uri} loads {asked[0]}: keep a copy in docs/")
+    return output
 
 
 def _link(link: re.Match[str], source: str, uri: str) -> str:
