@@ -92,8 +92,13 @@ def measure(args: argparse.Namespace) -> None:
         if time.monotonic() - began > args.seconds:
             missing.append(cell)
             continue
-        own = bench(cell.network)
-        rows = [row | {"samples": own.samples, "paired": own.paired} for row in own.rows(cell)]
+        try:
+            own = bench(cell.network)
+            rows = [row | {"samples": own.samples, "paired": own.paired} for row in own.rows(cell)]
+        except RuntimeError as error:  # the device's own: the others may still be had, and this one the next time
+            print(f"{cell} failed: {error}", flush=True)
+            missing.append(cell)
+            continue
         results.append(cell, rows)
         print(f"{time.monotonic() - began:6.1f} s  {cell}: {_words(rows)}", flush=True)
     results.note(

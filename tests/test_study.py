@@ -28,6 +28,7 @@ from dode.report.outcomes import NAMES, Case, Fit, Outcome
 from dode.report.page.study import section
 from dode.report.reference import reference_tableau
 from dode.report.results import to_json
+from dode.report.study_files import load_study
 from dode.report.study_results import study_from_json
 from dode.report.study_tables import axis_table
 from dode.schedules import VP, Array
@@ -147,7 +148,14 @@ def test_axes_that_a_model_does_not_have_are_skipped_and_said() -> None:
 @pytest.fixture(scope="module")
 def whole() -> Study:
     """A study of all axes."""
-    values = {"samples": [8], "teacher-scale": [3, 4], "seeds": [0, 1], "guidance": [1, 2], "classes": ["all classes"], "nfe": [4]}
+    values = {
+        "samples": [8],
+        "teacher-scale": [3, 4],
+        "seeds": [0, 1],
+        "guidance": [1, 2],
+        "classes": ["all classes"],
+        "nfe": [4],
+    }
     return study(labelled(), "ddim", values=values, command="dode study", class_labels=torch.arange(4), **SMALL)
 
 
@@ -324,7 +332,7 @@ def study_mixture():
     schedule = dode.schedules.VP.linear()
     return dode.Denoiser(Mixture(schedule), schedule, shape=(4,), name="mixture")
 """
-TINY = "--nfe 4 --samples 12 --repeats 2 --held-out 6 --reference-nfe 20 --values samples=8,12 --axes samples,seeds,classes"
+TINY = "--nfe 3 --samples 8 --repeats 2 --held-out 4 --reference-nfe 20"
 
 
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str) -> tuple[int, str, str]:
@@ -336,43 +344,83 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     return int(stopped.value.code or 0), shown.out, shown.err
 
 
-def test_command_writes_a_page_and_resumes(
+def test_command_writes_a_section_and_goes_on_with_more(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("study_networks.py").write_text(NETWORK)
-    study_command = f"study study_networks:study_mixture {TINY} --values seeds=0-2 --out found"
+    mine = f"study study_networks:study_mixture {TINY} --out found"
+    first = f"{mine} --axes samples,classes --values samples=8"
+    folder = tmp_path / "found"
 
-    code, out, err = command(capsys, monkeypatch, study_command)
+    def rows() -> list[dict[str, str]]:
+        with (folder / "study.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    code, out, err = command(capsys, monkeypatch, first)
     assert code == 0, err
     assert "skipped classes: mixture was given no two class labels" in out
     assert "network evaluations of one sample" in out
-    folder = tmp_path / "found"
-    names = ["study-samples.png", "study-seeds.png", "study.csv", "study.jsonl", "study.md"]
-    assert sorted(path.name for path in folder.iterdir()) == names
-    page = (folder / "study.md").read_text()
-    assert f"`dode {study_command}`" in page
-    assert re.findall(r"!\[.*\]\((.*)\)", page) == ["study-samples.png", "study-seeds.png"]
-    with (folder / "study.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * (2 * 2 + 3)  # two methods: two repeats at two numbers of samples, three seeds
-    assert all(len(row["lambdas"].split()) == (4 if row["method"] == "lambda" else 0) for row in rows)
+    assert sorted(path.name for path in folder.iterdir()) == ["cache", "index.html", "plots", "study.csv", "study.json"]
+    assert sorted(path.name for path in (folder / "plots").iterdir()) == ["study-samples.png", "study-samples.svg"]
+    page = (folder / "index.html").read_text()
+    assert f"dode {first}" in page and "How many samples?" in page and "How much is chance?" not in page
+    assert len(rows()) == len(json.loads((folder / "study.json").read_text())) == 2 * 2  # two methods, two repeats
+    assert all(len(row["lambdas"].split()) == (3 if row["method"] == "lambda" else 0) for row in rows())
 
-    code, _, err = command(capsys, monkeypatch, study_command)
-    assert code == 2 and "found already has study.csv" in err and "--force" in err
-    code, _, err = command(capsys, monkeypatch, study_command + " --force --values seeds=-1")
-    assert code == 2 and len(err.strip().splitlines()) == 1
-    assert (folder / "study.md").read_text() == page, "bad input with --force takes nothing away"
+    records, samples = (folder / "cache" / "study.jsonl").read_bytes(), rows()
+    code, _, err = command(capsys, monkeypatch, first)
+    assert code == 0, err
+    assert (folder / "cache" / "study.jsonl").read_bytes() == records and rows() == samples, "nothing is made again"
 
-    (folder / "study.md").unlink()  # as an interrupted study leaves it
-    records = (folder / "study.jsonl").read_bytes()
-    code, _, err = command(capsys, monkeypatch, study_command)
+    code, _, err = command(capsys, monkeypatch, f"{mine} --axes seeds --values seeds=0,1")
     assert code == 0, err
-    assert (folder / "study.md").read_text() == page
-    assert (folder / "study.jsonl").read_bytes() == records
-    code, _, err = command(capsys, monkeypatch, study_command + " --force")
+    page = (folder / "index.html").read_text()
+    assert "How many samples?" in page and "How much is chance?" in page and "Skipped: mixture" in page
+    assert f"dode {first}\n" in page
+    assert rows()[:4] == samples and [row["axis"] for row in rows()[4:]] == ["seeds"] * 4
+
+    for other in (" --solver ddim", " --force --values seeds=-1"):
+        code, _, err = command(capsys, monkeypatch, mine + " --axes seeds" + other)
+        assert code == 2 and len(err.strip().splitlines()) == 1
+        assert (folder / "index.html").read_text() == page, "what is refused takes nothing away"
+
+    code, _, err = command(capsys, monkeypatch, f"{mine} --axes seeds --values seeds=0 --solver ddim --force")
     assert code == 0, err
-    assert (folder / "study.jsonl").read_bytes() != records, "started over: other wall times"
+    assert [row["axis"] for row in rows()] == ["seeds"] * 2
+
+
+def test_comparison_and_study_share_a_folder_and_its_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("study_networks.py").write_text(NETWORK)
+    model, folder = "study_networks:study_mixture", tmp_path / "found"
+    comparing = f"compare {model} --solver ddim --nfe 3,4 --effort none --samples 4 --reference-nfe 20 --out found"
+    studying = f"study {model} {TINY} --axes nfe --values nfe=3 --out found"
+    for text in (comparing, studying):
+        code, _, err = command(capsys, monkeypatch, text)
+        assert code == 0, err
+
+    def shown() -> tuple[bool, bool]:
+        page = (folder / "index.html").read_text()
+        return '<table id="results"' in page, studying in page
+
+    assert shown() == (True, True)
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert {"results.csv", "study.csv"} <= {path.name for path in kept}
+    for path in [*folder.glob("*.*"), *(folder / "plots").iterdir()]:
+        path.unlink()
+    code, _, err = command(capsys, monkeypatch, "report found")
+    assert code == 0, err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == kept
+    for text in (comparing, studying + " --force"):
+        code, _, err = command(capsys, monkeypatch, text)
+        assert code == 0 and shown()[0], err
+    assert (folder / "cache" / "comparison.json").is_file() and "study-axis-nfe" in (folder / "index.html").read_text()
+    (folder / "cache" / "study.json").write_text("{}")
+    with pytest.warns(UserWarning, match="study.json is damaged"):
+        assert load_study(folder) is None
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""What all charts have in common: the library that draws them, colours that colour-blind readers can tell apart, their look in light and dark.
+"""What all charts have in common: the library that draws them, colours that colour-blind readers can tell apart, light and dark.
 
-Colours have a contrast of 3 to 1 at least with their background. The place in a palette carries the meaning: the first of the methods' is
-grey, for what is undistilled.
+Colours have a contrast of 3 to 1 at least with their background. The place in a palette carries the meaning: the first of the methods'
+is grey, for what is undistilled.
 """
 
 from __future__ import annotations

@@ -12,8 +12,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dode.conditions import Condition, as_condition
 from dode.denoisers import Denoiser
 from dode.grids import GridLike
@@ -23,6 +21,7 @@ from dode.report.bench import Bench, class_labels
 from dode.report.outcomes import Fit, Outcome
 from dode.report.reference import reference_run, report_noise
 from dode.report.results import Setting
+from dode.report.setting import condition_words, device_words, guidance_words, versions
 from dode.report.study_results import Study
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
@@ -181,14 +180,15 @@ def _value(axis: str, value: Any) -> Any:
 
 def _unmeasured(bench: Bench, home: Fit, skipped: Mapping[str, str], command: str) -> Study:
     """What a study says of itself before anything is measured."""
-    device = str(bench.denoiser.device or "cpu")
     setting = Setting(
         model=bench.denoiser.name,
         samples=len(bench.noise),
         seed=bench.seed,
-        guidance=f"{home.guidance:g}",
-        device=f"{device} ({torch.get_num_threads()} threads)" if device == "cpu" else device,
+        guidance=guidance_words(bench.denoiser),
+        condition=condition_words(bench.cond),
+        device=device_words(bench.denoiser),
         command=command,
+        versions=versions(),
         hashes={"network, condition and noise": bench.context[:16]} if bench.context else {},
     )
     grid = "" if bench.grid is None else str(bench.grid)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from dode.cache import sealed, unsealed
 from dode.files import write_atomically
+from dode.report.folder import CACHE, mark_report
 from dode.report.results import Comparison, to_json
 from dode.report.study_results import Study, study_from_json
 from dode.report.study_tables import write_csv, write_json
 
 # What each fit and measurement gave, a line each; and what the last finished study found.
-RECORDS, KEPT = "cache/study.jsonl", "cache/study.json"
+RECORDS, KEPT = f"{CACHE}/study.jsonl", f"{CACHE}/study.json"
 CSV, JSON = "study.csv", "study.json"
 
 
@@ -34,7 +35,7 @@ def save_study(study: Study, folder: Path, *, comparison: Comparison | None = No
     """Write a study into a folder that exists, in place of the one that is there; the page last, each file atomically.
 
     Args:
-        study: it.
+        study: what was found.
         folder: of the report.
         comparison: what the page shows beside it.
 
@@ -47,11 +48,17 @@ def save_study(study: Study, folder: Path, *, comparison: Comparison | None = No
     """
     from dode.report.page import write
 
+    tables = write_tables(study, folder)
+    page, *plots = write(folder, comparison=comparison, study=study)
+    return [page, *tables, *plots]
+
+
+def write_tables(study: Study, folder: Path) -> list[Path]:
+    """All but the page and its plots; as `save_study`."""
+    mark_report(folder)
+    text = sealed(to_json(study))
+    write_atomically(folder / KEPT, lambda path: path.write_text(text, encoding="utf-8"), overwrite=True)
     tables = {CSV: write_csv, JSON: write_json}
     for name, writer in tables.items():
         write_atomically(folder / name, lambda path, writer=writer: writer(study, path), overwrite=True)  # type: ignore[misc]
-    (folder / KEPT).parent.mkdir(exist_ok=True)
-    text = sealed(to_json(study))
-    write_atomically(folder / KEPT, lambda path: path.write_text(text, encoding="utf-8"), overwrite=True)
-    page, *plots = write(folder, comparison=comparison, study=study)
-    return [page, *(folder / name for name in tables), *plots]
+    return [folder / name for name in tables]

@@ -30,7 +30,7 @@ def section(study: Study) -> tuple[dict[str, Any], list[Chart]]:
             axes.append({"name": name, "question": axis.question, "answer": "", "skipped": study.skipped[name]})
         elif name in study.results:
             own, tables = charts_of(study, name), tables_of(study, name)
-            told = {"answer": _sentence(answers[name]), "skipped": "", "charts": own, "tables": tables}
+            told: dict[str, Any] = {"answer": _sentence(answers[name]), "skipped": "", "charts": own, "tables": tables}
             axes.append({"name": name, "question": axis.question, **told})
             charts += own
     words = {"title": study.title, "caption": study.caption, "cost": study.cost}

@@ -20,7 +20,7 @@ class Column(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A cell of a table: words, what it is sorted by (the words themselves where it is ""), smaller words beside, and whether it is bold."""
+    """A cell of a table: words, what it is sorted by (the words where it is ""), smaller words beside, and whether it is bold."""
 
     text: str
     key: float | str = ""

@@ -1,14 +1,14 @@
-"""What the data supports, in sentences: nothing is said to be better unless an interval says so, and no budget is named that was not measured
-or lies between two that were."""
+"""What the data supports, in sentences: nothing is said to be better unless an interval says so, and no budget is named beyond those
+that were measured."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from dode.report.page.curves import label, methods
+from dode.report.page.curves import label
 from dode.report.page.evidence import ERROR, Equal, Evidence, apart, verdict
 from dode.report.page.tables import Column, Entry, Row, Table, number
 from dode.report.results import METRICS, PAPERS, Comparison, Result
