@@ -93,6 +93,12 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     return output
 
 
+def on_post_build(config: MkDocsConfig) -> None:
+    """The index of the search as a script too: pages that are opened as files may not read it otherwise, and ask for this one."""
+    index = Path(config.site_dir) / "search" / "search_index.json"
+    index.with_suffix(".js").write_text(f"var __index = {index.read_text(encoding='utf-8')}", encoding="utf-8")
+
+
 def _link(link: re.Match[str], source: str, uri: str) -> str:
     """A Markdown link of a repository's file as the page `uri` has it."""
     text, target, anchor = link[1], link[2], link[3] or ""
