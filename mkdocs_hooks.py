@@ -14,22 +14,26 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from dode.cli import app
 
 ROOT = Path(__file__).parent
-COMMANDS = "commands/"
+DOCS = ROOT / "docs"
+COMMANDS, MODELS = "commands/", "models/"
+CARDS = {f"{MODELS}{card.parent.name}.md": card for card in sorted((ROOT / "src" / "dode" / "models").glob("*/README.md"))}
 # What the site shows of the repository outside docs/, and where.
 ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
-    "src/dode/models/fashion/README.md": "models/fashion.md",
-    "src/dode/models/fashion_flow/README.md": "models/fashion_flow.md",
+    **{str(card.relative_to(ROOT)): page for page, card in CARDS.items()},
 }
 README = {"README.md": "index.md"}
+# What a browser fetches by itself.
+_LOADED = re.compile(r"""<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|srcset|href)=["']?(?:https?:)?//[^>]*>""")
 _TYPES = {str: "text", int: "whole number", float: "number", Path: "path", bool: "flag"}
 
 
@@ -39,10 +43,24 @@ def commands() -> dict[str, Any]:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the commands where the navigation asks for them."""
-    pages = [f"{COMMANDS}index.md", *({f"dode {name}": f"{COMMANDS}{name}.md"} for name in commands())]
-    config.nav = [{name: pages if item == COMMANDS else item for name, item in entry.items()} for entry in config.nav or []]
+    """Put the commands and the model cards where the navigation asks for them."""
+    made = {
+        COMMANDS: [f"{COMMANDS}index.md", *({f"dode {name}": f"{COMMANDS}{name}.md"} for name in commands())],
+        MODELS: [{card.parent.name.replace("_", "-"): page} for page, card in CARDS.items()],
+    }
+    config.nav = [{name: _filled(item, made) for name, item in entry.items()} for entry in config.nav or []]
     return config
+
+
+def _filled(item: Any, made: dict[str, list[Any]]) -> Any:
+    """An entry of the navigation with what is made in the place of its folder, without pages that are not there."""
+    if isinstance(item, str):
+        return made.get(item, item)
+    return [page for page in item if not isinstance(page, dict) or _is_there(*page.values())]
+
+
+def _is_there(page: Any) -> bool:
+    return not isinstance(page, str) or page in ELSEWHERE.values() or (DOCS / page).is_file()
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -61,6 +79,24 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     uri = page.file.src_uri
     source = next((source for source, made in ELSEWHERE.items() if made == uri), f"docs/{uri}")
     return re.sub(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)", lambda link: _link(link, source, uri), markdown)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """See that a page loads nothing from another host; links, which a reader follows, may lead there.
+
+    Raises:
+        PluginError: it would.
+    """
+    asked = _LOADED.search(output)
+    if asked is not None:
+        raise PluginError(f"{page.file.src_uri} loads {asked[0]}: keep a copy in docs/")
+    return output
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """The index of the search as a script too: pages that are opened as files may not read it otherwise, and ask for this one."""
+    index = Path(config.site_dir) / "search" / "search_index.json"
+    index.with_suffix(".js").write_text(f"var __index = {index.read_text(encoding='utf-8')}", encoding="utf-8")
 
 
 def _link(link: re.Match[str], source: str, uri: str) -> str:

@@ -68,6 +68,18 @@ def test_links_out_of_the_docs_lead_to_pages_or_are_text():
     assert link("[a](../no.md)", "pipelines.md") == "[a](../no.md)"
 
 
+@pytest.mark.parametrize(
+    "tag", ['<img src="https://a.b/c.png">', '<link rel="x" href="//a.b/c.css">', "<script async src=http://a.b></script>"]
+)
+def test_a_page_that_would_load_something_from_elsewhere_is_refused(tag):
+    class Page:
+        file = type("File", (), {"src_uri": "index.md"})
+
+    with pytest.raises(hooks.PluginError, match=r"index.md loads .*a\.b"):
+        hooks.on_post_page(f"<p>{tag}</p>", Page, None)
+    assert hooks.on_post_page('<a href="https://a.b">a</a><img src="c.png">', Page, None)
+
+
 def test_names_that_share_a_description_are_told_apart():
     text = "Title.\n\nArgs:\n    a, b: two\n        lines.\n    c: one.\n"
     assert reference.told_apart(text) == (
