@@ -34,6 +34,7 @@ from dode.cli.options import (
 )
 from dode.cli.output import OF_NETWORK, OF_PIPELINE, command_line, reserve, resumable, tables_in, write_result
 from dode.cli.screen import console, errors, fail, warn
+from dode.cli.serving import serve
 from dode.cli.target import Asked, arguments_of_calls, asked_of, condition_of, denoiser_of, found_of, network_of, pipeline_of
 from dode.cli.values import (
     axis_values,
@@ -484,6 +485,9 @@ def study(
         console.print(f"skipped {name}: {reason}", highlight=False, soft_wrap=True)
     console.print(f"in all {result.effort}", highlight=False, soft_wrap=True)
     console.print("wrote " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
+
+
+app.command()(serve)
 
 
 @app.callback(invoke_without_command=True)
