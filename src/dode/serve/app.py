@@ -101,6 +101,8 @@ def make_page(bench: Bench, distiller: Distiller | None = None) -> Any:
 
         fields = [calls, solver, table, guidance, choice, seed, samples]
         names = ("nfe", "solver", "table", "guidance", "choice", "seed", "samples")
+        for each in fields:  # the bench checks what is typed, and says it better
+            each.preprocess = _as_it_is
 
         def update(*values: Any) -> Iterator[tuple[Any, Any, Any]]:
             *given, with_differences, request = values
@@ -254,6 +256,10 @@ def _leaving(gr: Any, turns: Turns) -> Callable[..., None]:
 
     leave.__annotations__["request"] = gr.Request
     return leave
+
+
+def _as_it_is(payload: Any) -> Any:
+    return payload
 
 
 def _text(words: str) -> str:
