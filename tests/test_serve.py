@@ -397,6 +397,21 @@ def broken():
 """
 
 
+# Notes every address that a process of Python connects to, and every name that it looks up.
+LISTENER = """
+import sys
+from pathlib import Path
+
+def note(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
+        with (Path(__file__).parent / "connected.txt").open("a") as file:
+            print(event, arguments[1] if event == "socket.connect" else arguments[0], file=file)
+
+sys.addaudithook(note)
+note("socket.getaddrinfo", ["127.0.0.1, listened to"])
+"""
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with functions that make networks, and a tableau of another schedule."""
@@ -404,6 +419,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "serving_networks.py").write_text(MADE)
     table(4, dode.schedules.VP.scaled_linear()).save(folder / "other.json")
     (folder / "broken.json").write_text("{")
+    (folder / "sitecustomize.py").write_text(LISTENER)
+    (folder / "connected.txt").touch()
     return folder
 
 
@@ -444,11 +461,12 @@ def test_a_start_that_cannot_be_is_one_line(
 
 
 class Server:
-    """`dode serve` as a user starts it."""
+    """`dode serve` as a user starts it, in a folder; in `listener` is what Python imports when it starts."""
 
-    def __init__(self, folder: Path, *arguments: object) -> None:
+    def __init__(self, listener: Path, folder: Path, *arguments: object) -> None:
         command = [sys.executable, "-m", "dode", "serve", *map(str, arguments)]
-        environment = os.environ | {"NO_COLOR": "1", "COLUMNS": "200"}
+        others = os.environ.get("PYTHONPATH", "")
+        environment = os.environ | {"NO_COLOR": "1", "COLUMNS": "200", "PYTHONPATH": f"{listener}{os.pathsep}{others}"}
         self.process = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         )
@@ -478,8 +496,8 @@ def servers(made: Path) -> Iterator[tuple[Server, Server, str, str]]:
     pytest.importorskip("gradio")
     tableau = SAVED / "deis-thorough-5.json"
     with socket.create_server(("127.0.0.1", 0)) as other:
-        good = Server(ROOT, "fashion", "--tableau", tableau, "--port", 0, "--reference-nfe", 10)
-        broken = Server(made, "serving_networks:broken", "--port", other.getsockname()[1])
+        good = Server(made, ROOT, "fashion", "--tableau", tableau, "--port", 0, "--reference-nfe", 10)
+        broken = Server(made, made, "serving_networks:broken", "--port", other.getsockname()[1])
         try:
             yield good, broken, good.address(), broken.address()
         finally:
@@ -632,10 +650,12 @@ def test_a_broken_network_is_a_message_on_the_page(servers: tuple[Server, Server
     page.locator("section.base", has_text="of 6").wait_for()
 
 
-def test_a_port_that_is_taken_is_said_and_signals_end_it(servers: tuple[Server, Server, str, str]) -> None:
+def test_a_port_that_is_taken_is_said_and_signals_end_it(servers: tuple[Server, Server, str, str], made: Path) -> None:
     good, broken, address, other = servers
     assert re.search(r"port \d+ is taken", broken.said) and other != address
     code, said = broken.end(signal.SIGTERM)
     assert code == 143 and "Traceback" not in said
     code, said = good.end(signal.SIGINT)
     assert code == 130 and said.strip() == "interrupted: no file is left half-written"
+    asked = (made / "connected.txt").read_text().splitlines()
+    assert len(asked) >= 2 and [line for line in asked if "127.0.0.1" not in line] == []

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +31,7 @@ from dode.cli.options import (
     Seed,
 )
 from dode.cli.output import OF_NETWORK, OF_PIPELINE, command_line, reserve, resumable, tables_in, write_result
-from dode.cli.screen import console, errors, fail, warn
+from dode.cli.screen import console, errors, fail, failing_in_a_line, warn
 from dode.cli.serving import serve
 from dode.cli.target import Asked, arguments_of_calls, asked_of, condition_of, denoiser_of, found_of, network_of, pipeline_of
 from dode.cli.values import (
@@ -175,7 +173,7 @@ def distill(
         from dode.front import distill as run
         from dode.integrations.diffusers.saved import save_scheduler
 
-        with _failing_in_a_line():
+        with failing_in_a_line():
             result = run(pipe, chosen, number, batch_size=batch_size, **planned, **given)
         told: dict[str, Any] = {"command": command_line(), "pictures": pictures, "progress": True}
         save_scheduler(result, pipe, out, overwrite=force, batch_size=batch_size, **told, **given)
@@ -564,25 +562,9 @@ def _by_pipeline(
     if table is not None:
         given = guided_as(setting_of(table), pipe, given)
     count = n or len(given.get("prompts") or given["calls"])
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar, _failing_in_a_line():
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar, failing_in_a_line():
         task = bar.add_task("sampling", total=count)
         advance = lambda done: bar.advance(task, done)  # noqa: E731
         samples = pictures(pipe, scheduler, calls, count, seed=seed, batch_size=batch_size, advance=advance, **given)
     chosen = "" if nfe is not None or len(held.calls) == 1 else f", the most of {', '.join(map(str, held.calls))} (--nfe)"
     return samples, f"{calls} NFE{chosen}"
-
-
-@contextmanager
-def _failing_in_a_line() -> Iterator[None]:
-    """What a pipeline raises may be of any kind; where it was called is noted on it."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError, FloatingPointError, ImportError):
-        raise
-    except Exception as error:
-        notes = getattr(error, "__notes__", [])
-        if not notes and "OutOfMemory" not in type(error).__name__:
-            raise
-        raised = ValueError(f"{type(error).__name__}: {error}")
-        raised.__notes__ = notes  # type: ignore[attr-defined]
-        raise raised from error

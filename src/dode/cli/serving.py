@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from dode.cli.options import BatchSize, Call, Classes, Device, Guidance, Model, Precision, Prompts
-from dode.cli.screen import console, errors
+from dode.cli.screen import console, errors, failing_in_a_line
 from dode.cli.target import Found, arguments_of_calls, asked_of, condition_of, found_of, network_of, pipeline_of
 from dode.cli.values import guidance_of, precision_of
 
@@ -67,7 +67,7 @@ def serve(
         pipe = pipeline_of(context, found, device, precision, asked)
         given = arguments_of_calls(asked, guided)
         own = given.pop("guidance_scale", None)
-        with errors.status("asking the pipeline"):
+        with errors.status("asking the pipeline"), failing_in_a_line():
             subject = Piped(pipe, guidance=_fitted(kept) if own is None else own, batch_size=batch_size, **given)
     else:
         denoiser = network_of(found, guided, batch_size, device, precision)

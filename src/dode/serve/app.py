@@ -88,10 +88,10 @@ def make_page(bench: Bench, distiller: Distiller | None = None) -> Any:
                     elem_id="choice",
                     visible=bool(subject.kind),
                 )
-                seed = gr.Number(0, label="Seed of the noise", elem_id="seed")
-                another = gr.Button("Another seed", elem_id="another", size="sm")
                 samples = gr.Slider(1, MOST_SAMPLES, _SAMPLES, step=1, label="Number of samples", elem_id="samples", buttons=[])
                 differences = gr.Checkbox(False, label="Show the difference to the reference", elem_id="differences")
+                seed = gr.Number(0, label="Seed of the noise", elem_id="seed")
+                another = gr.Button("Another seed", elem_id="another", size="sm")
                 begin = gr.Button("Distil the base at this NFE (fast)", elem_id="distil", size="sm", visible=distiller.offered)
                 stop = gr.Button("Stop", elem_id="stop", size="sm", visible=False)
                 state = gr.HTML("", elem_id="distilling")
@@ -137,6 +137,7 @@ def make_page(bench: Bench, distiller: Distiller | None = None) -> Any:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         inputs, outputs = [*fields, differences], [message, shown, table]
         moved = [each.input for each in (*fields, differences)]
+        moved += [each.release for each in (calls, guidance, samples)]  # a number that is too large becomes the largest
         gr.on([page.load, *moved, seed.submit], on_change, inputs, outputs, trigger_mode="multiple", **quiet)
         another.click(lambda: random.randrange(10**6), None, seed, **quiet).then(on_change, inputs, outputs, **quiet)
 

@@ -32,7 +32,8 @@ def view_html(view: View, *, differences: bool = False) -> str:
     figures = {name: view.figures(run) for name, run in runs.items() if name != "reference"}
     columns = "".join(_column(name, run, figures.get(name), view) for name, run in runs.items())
     cards = "".join(_card(view, runs, figures, i, differences) for i in range(len(view.names)))
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in view.notes)
+    said = [f"Differences are {GAIN:g} times as strong as they are; grey is none."] if differences else []
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in (*view.notes, *said))
     return (
         f'<div class="dode"><p class="verdict" role="status">{escape(verdict(view))}</p>{notes}'
         f'<div class="columns">{columns}</div><ol class="cards">{cards}</ol></div>'
@@ -53,7 +54,7 @@ def verdict(view: View) -> str:
     if view.reference.states is None:
         return f"The reference is being made, in {view.reference.nfe} calls; the others are there."
     if base is None or distilled is None:
-        return f"Nothing to compare at {_calls(calls)}: see below which of the two is missing."
+        return f"Nothing to compare at {_calls(calls)}: one of the two is missing, and says why."
     share = distilled.errors.mean() / base.errors.mean() if base.errors.mean() > 0 else np.inf
     nearer = int((distilled.errors < base.errors).sum())
     samples = len(base.errors)
@@ -101,10 +102,10 @@ def _card(view: View, runs: dict[str, Run], figures: dict[str, Figures | None], 
         tiles.append(_tile(None if run.pictures is None else run.pictures[i], f"{title}, {name}, {_calls(run.nfe)}", caption))
     if differences:
         for name, run in runs.items():
-            if name == "reference":
-                tiles.append(f"<figure><figcaption>difference × {GAIN:g}; grey is none</figcaption></figure>")
-                continue
-            tiles.append(_tile(_difference(run, view.reference, i), f"{title}, {name} minus reference", f"{name} − reference"))
+            if name != "reference":
+                difference = _difference(run, view.reference, i)
+                tiles.append(_tile(difference, f"{title}, {name} minus reference", f"{name} − reference"))
+        tiles.append("<figure></figure>")
     return f'<li><h4>{escape(title)}</h4><div class="tiles">{"".join(tiles)}</div></li>'
 
 
@@ -152,7 +153,7 @@ def _number(value: float) -> str:
     """Three digits, without an exponent where that reads well."""
     if not np.isfinite(value):
         return "infinite"
-    return f"{value:.2e}" if 0 < value < 1e-4 else f"{value:.3g}"
+    return f"{value:.2e}" if 0 < value < 1e-4 else f"{value:#.3g}".removesuffix(".")
 
 
 def _seconds(value: float) -> str:

@@ -47,7 +47,7 @@ def _read(path: Path) -> Iterator[tuple[Path, Kept]]:
     folder = printable(path.resolve().name)
     if is_held(path):
         for i, tableau in enumerate(read_held(path).tableaux):
-            yield path / str(i), Kept(f"{folder}, {tableau.nfe} calls", tableau)
+            yield path / str(i), Kept(f"{folder}, NFE {tableau.nfe}", tableau)
         return
     files = sorted(path.glob("*.json"))
     if not files:
