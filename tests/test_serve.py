@@ -595,6 +595,15 @@ def test_bad_input_is_a_message_and_the_page_lives_on(servers: tuple[Server, Ser
     page.wait_for_function("!document.querySelector('[role=alert]')")
     changed(page, first[0])
     settled(page, "With 5 calls")
+    # A slider ends where it ends, and what is seen is of the number that is shown.
+    number = page.locator("#nfe input[type=number]")
+    number.fill("99")
+    page.locator("[role=alert]", has_text="NFE must be a number from 1 to 50, got 99").wait_for()
+    number.press("Tab")
+    settled(page, "20 calls")
+    assert number.input_value() == "20"
+    number.fill("5")
+    settled(page, "With 5 calls")
     # Anyone may send anything.
     sent = """async () => {
         const config = await (await fetch('/config')).json();

@@ -136,8 +136,8 @@ def make_page(bench: Bench, distiller: Distiller | None = None) -> Any:
         on_change.__annotations__["request"] = gr.Request
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         inputs, outputs = [*fields, differences], [message, shown, table]
-        moved = [each.input for each in (*fields, differences)]
-        moved += [each.release for each in (calls, guidance, samples)]  # a number that is too large becomes the largest
+        # A number beyond a slider's end becomes its end, which is no input.
+        moved = [each.change if each in (calls, guidance, samples) else each.input for each in (*fields, differences)]
         gr.on([page.load, *moved, seed.submit], on_change, inputs, outputs, trigger_mode="multiple", **quiet)
         another.click(lambda: random.randrange(10**6), None, seed, **quiet).then(on_change, inputs, outputs, **quiet)
 

@@ -104,7 +104,7 @@ def _card(view: View, runs: dict[str, Run], figures: dict[str, Figures | None], 
         for name, run in runs.items():
             if name != "reference":
                 difference = _difference(run, view.reference, i)
-                tiles.append(_tile(difference, f"{title}, {name} minus reference", f"{name} − reference"))
+                tiles.append(_tile(difference, f"{title}, {name} minus reference", "difference"))
         tiles.append("<figure></figure>")
     return f'<li><h4>{escape(title)}</h4><div class="tiles">{"".join(tiles)}</div></li>'
 
