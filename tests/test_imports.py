@@ -12,12 +12,12 @@ SOURCE = Path(__file__).parent.parent / "src" / "dode"
 # Lowest first; a module may import from its own layer and from those before it.
 LAYERS = (
     ("names", "foreign", "reading", "schemas", "stopping", "files", "locks", "noise"),
-    ("host", "distances", "guidance", "notes", "finite", "defaults", "outputs"),
+    ("charts", "host", "distances", "guidance", "notes", "finite", "defaults", "outputs"),
     ("schedules",),
     ("statistics",),
     ("grids",),
     ("rows",),
-    ("tableau", "conditions", "models"),
+    ("tableau", "notebooks", "conditions", "models"),
     ("solvers", "calling", "inpainting", "amplification", "cache"),
     ("denoisers",),
     ("fingerprint",),
@@ -25,6 +25,7 @@ LAYERS = (
     ("sampling", "progress"),
     ("teacher", "fine"),
     ("distillation",),
+    ("metrics",),
     ("loading", "images", "report"),
     ("integrations",),
     ("front",),

@@ -359,7 +359,7 @@ def test_a_pipeline_is_driven_and_its_pictures_are_its_own() -> None:
         latents = standard_noise(0, 2, subject.shape, stream=REPORT)
         own = pipe(["a cat", "the sun"], guidance_scale=2.0, num_inference_steps=3, latents=latents, output_type="np").images
         expected = torch.from_numpy(own).movedim(-1, 1) * 2 - 1
-        assert torch.allclose(pictures, expected, atol=1e-3)
+        assert torch.allclose(pictures.clamp(-1, 1), expected, atol=1e-3)
         with pytest.raises(ValueError, match="prompt is empty"):
             asked(bench, choice=" ")
         other = seen(bench, nfe=3, samples=1, choice="an old bridge", guidance=3.0)
@@ -373,7 +373,7 @@ def test_a_pipeline_that_makes_no_pictures_is_refused() -> None:
     pytest.importorskip("transformers")
     from tiny_pipelines import PIPELINES
 
-    tiny = PIPELINES["musicldm"]
+    tiny = PIPELINES["ltx"]
     call = {name: value for name, value in tiny.call(1).items() if name != tiny.calls_by}
     with pytest.raises(ValueError, match="makes what has shape"):
         Piped(tiny.make(), calls=[call])

@@ -7,6 +7,7 @@ from . import grids as grids
 from . import guidance as guidance
 from . import images as images
 from . import integrations as integrations
+from . import metrics as metrics
 from . import models as models
 from . import noise as noise
 from . import report as report
@@ -18,6 +19,7 @@ from . import tableau as tableau
 from .denoisers import Denoiser as Denoiser
 from .distillation import Distilled as Distilled
 from .distillation import DistilledSet as DistilledSet
+from .front import compare as compare
 from .front import distill as distill
 from .loading import load as load
 from .sampling import Step as Step

@@ -229,6 +229,32 @@ class Distilled:
     def __str__(self) -> str:
         return render(self.summary())
 
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with a row a state of base and of distilled: where it is, and its errors on held-out noise.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        from dode.distillation.notebook import to_frame
+
+        return to_frame([self])
+
+    def plot(self) -> Any:
+        """An altair chart of the errors of base and distilled along the way.
+
+        Raises:
+            ImportError: altair is not installed.
+        """
+        from dode.distillation.notebook import plot_way
+
+        return plot_way(self)
+
+    def _repr_html_(self) -> str:
+        """In notebooks: the summary, with the tableau on demand."""
+        from dode.distillation.notebook import html
+
+        return html(self)
+
 
 def with_statistics(result: Distilled) -> Distilled:
     """The result with its statistics in the tableau's meta, so that a saved file can tell them."""

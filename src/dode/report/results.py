@@ -249,6 +249,33 @@ class Comparison:
         sign = 1 if METRICS[metric].lower else -1
         return min(there, key=lambda r: sign * r.figures[metric].value, default=None)
 
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with a row a cell: what results.csv has.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        from dode.report.notebook import to_frame
+
+        return to_frame(self)
+
+    def plot(self, metric: str = "error") -> Any:
+        """An altair chart of a metric against NFE, a panel a solver.
+
+        Raises:
+            ValueError: no cell has this metric.
+            ImportError: altair is not installed.
+        """
+        from dode.report.notebook import plot
+
+        return plot(self, metric)
+
+    def _repr_html_(self) -> str:
+        """In notebooks: what was found in a sentence, and a table."""
+        from dode.report.notebook import html
+
+        return html(self)
+
 
 def to_json(value: Any) -> Any:
     """Results as JSON has them: arrays as nested lists, pictures in base64, what is not finite as words."""

@@ -312,7 +312,7 @@ class Bench:
                 states = sample(denoiser, asked.tableau, noise, **cond).cpu()
             finally:
                 denoiser.watcher = None
-            pictures = self.subject.pictures(states, asked.guidance, own)
+            pictures = self.subject.pictures(states)
             seconds = (time.perf_counter() - began) / len(missing)
             for i, state, picture in zip(missing, states, pictures):
                 self._keep(asked.key(names[i], i), _Sample(state, picture, seconds))

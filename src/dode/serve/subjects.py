@@ -63,7 +63,7 @@ class Subject(ABC):
         """A denoiser, and its condition with a row for each name."""
 
     @abstractmethod
-    def pictures(self, states: Tensor, guidance: float | None, names: Sequence[str]) -> Tensor:
+    def pictures(self, states: Tensor) -> Tensor:
         """Final states as pictures: (n, 1 or 3, height, width) in [-1, 1], on the host."""
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class Network(Subject):
         """A denoiser of its own counter and memory."""
         return self.denoiser.replace(**({} if guidance is None else {"guidance_scale": guidance}))
 
-    def pictures(self, states: Tensor, guidance: float | None, names: Sequence[str]) -> Tensor:
+    def pictures(self, states: Tensor) -> Tensor:
         return states.float().cpu()
 
     def _at(self, guidance: float | None) -> Denoiser:
@@ -124,7 +124,7 @@ class Network(Subject):
 
 
 class Piped(Subject):
-    """A pipeline of diffusers, driven as it is; its pictures are decoded by itself.
+    """A pipeline of diffusers, driven as it is; its pictures are decoded by its own autoencoder.
 
     Args:
         pipe: it; it is not changed.
@@ -147,6 +147,7 @@ class Piped(Subject):
         **call: Any,
     ) -> None:
         from dode.integrations.diffusers.calls import arguments
+        from dode.integrations.diffusers.decoding import decoder_of
 
         self._pipe, self._batch_size, self._call = pipe, batch_size, call
         self._calls: dict[str, dict[str, Any]] = {}
@@ -167,7 +168,8 @@ class Piped(Subject):
         self.name, self.schedule, self.shape = denoiser.name, denoiser.schedule, denoiser.shape or ()
         own = denoiser.net.guidance_scale  # type: ignore[attr-defined]
         self.guidance = (guidance if guidance is not None else own) if guides else None
-        made = self.pictures(torch.zeros(1, *self.shape), self.guidance, self.names(self.choices[0], 1))
+        self._decode = decoder_of(pipe, self.shape, call)
+        made = self.pictures(torch.zeros(1, *self.shape))
         if made.ndim != 4 or made.shape[1] not in (1, 3):
             raise ValueError(
                 f"{self.name} makes what has shape {tuple(made.shape[1:])}, and here it is looked at: pictures have (1 or 3, height, "
@@ -185,10 +187,8 @@ class Piped(Subject):
             self._open = key, self._stack.enter_context(driven)[0]
         return self._open[1], {"prompt": torch.tensor([listed.index(name) for name in names])}
 
-    def pictures(self, states: Tensor, guidance: float | None, names: Sequence[str]) -> Tensor:
-        from dode.integrations.diffusers.decoding import decoded
-
-        return decoded(self._pipe, states, batch_size=self._batch_size, **self._asked(guidance, names))
+    def pictures(self, states: Tensor) -> Tensor:
+        return states.float() if self._decode is None else self._decode(states).float().cpu()
 
     def close(self) -> None:
         self._open = None

@@ -1,66 +1,70 @@
-"""Pictures of states that are at the end of their way: a pipeline's own decoding of them, whatever it is."""
+"""From the latents of a pipeline to images, by its own autoencoder."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch import Tensor
 
-from dode.integrations.diffusers.configs import of_network
-from dode.integrations.diffusers.pictures import pictures
-from dode.integrations.diffusers.session import Answer, Driving
-from dode.models.slots import Slot, slot_of
+# Latents that are decoded together: an autoencoder needs more memory for an image than the network does.
+_AT_ONCE = 4
 
 
-def decoded(pipe: Any, states: Tensor, *, batch_size: int | None = None, **call: Any) -> Tensor:
-    """What a pipeline makes of final states, as it decodes those of its own loop.
-
-    The pipeline is called with a scheduler of one step, which gives it these states: one call of the network for each batch, whose output
-    is let go.
+def decoder_of(pipe: Any, shape: tuple[int, ...], call: Mapping[str, Any]) -> Callable[[Tensor], Tensor] | None:
+    """What a pipeline makes of its last state: from (n, *shape) to images (n, channels, height, width) in [-1, 1].
 
     Args:
-        pipe: the pipeline; it is not changed.
-        states: (n, *shape), as its scheduler sees them.
-        batch_size: samples in one call at the most; 4 if None.
-        call: prompts or calls, one for each state, and further arguments, as `dode.integrations.diffusers.drive`.
+        pipe: a pipeline of diffusers.
+        shape: of a sample, as its scheduler sees it: (channels, height, width), or packed as those of Flux.
+        call: what all its calls are given; `height` and `width` matter where latents are packed.
 
     Returns:
-        as `pictures`: (n, channels, height, width) in [-1, 1] of images.
-
-    Raises:
-        ValueError: the pipeline makes another number of pictures than there are states.
-        Exception: what the pipeline raises, with a note of the call.
+        None where there is no autoencoder: then samples are images already. Or where it is one of another kind: of videos or of sound.
     """
-    handing = _Handing(pipe.scheduler, slot_of(of_network(pipe.scheduler)), states)
-    made = pictures(pipe, handing, 1, len(states), batch_size=batch_size, **call)
-    if len(made) != len(states):
-        raise ValueError(f"the pipeline makes {len(made)} pictures of {len(states)} states: ask for one picture in a call")
-    return made
+    vae = getattr(pipe, "vae", None)
+    config = getattr(vae, "config", None)
+    if config is None or not hasattr(vae, "decode"):
+        return None
+    unpack = _unpacking(pipe, call) if len(shape) == 2 else None
+    if unpack is None and not (len(shape) == 3 and shape[0] == getattr(config, "latent_channels", shape[0])):
+        return None
+
+    def decode(latents: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.cat(
+                [_decoded(vae, part if unpack is None else unpack(part)) for part in torch.split(latents, _AT_ONCE)]
+            )
+
+    return decode
 
 
-class _Handing(Driving):
-    """A scheduler of one step, to the next of the given states."""
-
-    def __init__(self, scheduler: Any, slot: Slot, states: Tensor) -> None:
-        super().__init__(scheduler, slot, slot.time(slot.schedule.t_max), _no_exchange, alike=False)
-        self._states = states
-        self._handed = 0
-
-    def set_timesteps(self, *args: Any, device: Any = None, **kwargs: Any) -> None:
-        self.timesteps = torch.full((1,), self._start, dtype=torch.float32, device=device)
-        self.sigmas = self.sigmas[:2]
-        self.num_inference_steps = 1
-
-    def step(
-        self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, return_dict: bool = True, **kwargs: Any
-    ) -> Any:
-        rows = self._states[self._handed : self._handed + len(sample)]
-        self._handed += len(sample)
-        x = rows.to(device=sample.device, dtype=sample.dtype)
-        return SchedulerOutput(prev_sample=x) if return_dict else (x,)
+def _unpacking(pipe: Any, call: Mapping[str, Any]) -> Callable[[Tensor], Tensor] | None:
+    """From rows of patches to latents as the autoencoder has them; None for a pipeline that has no such step."""
+    unpack, factor = getattr(pipe, "_unpack_latents", None), getattr(pipe, "vae_scale_factor", None)
+    default = getattr(pipe, "default_sample_size", None)
+    if unpack is None or factor is None or (default is None and not {"height", "width"} <= set(call)):
+        return None
+    size = [call.get(side) or default * factor for side in ("height", "width")]
+    return lambda latents: unpack(latents, *size, factor)
 
 
-def _no_exchange(answer: Answer) -> tuple[Tensor, float]:
-    raise AssertionError("a step is answered at once")
+def _decoded(vae: Any, latents: Tensor) -> Tensor:
+    config = vae.config
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    latents = latents / (getattr(config, "scaling_factor", None) or 1.0)
+    if mean is not None and std is not None:
+        mean, std = (torch.tensor(each).view(1, -1, 1, 1).to(latents) for each in (mean, std))
+        latents = latents * std + mean
+    latents = latents + (getattr(config, "shift_factor", None) or 0.0)
+    own = vae.dtype
+    upcast = own == torch.float16 and getattr(config, "force_upcast", False)  # it overflows in half precision
+    try:
+        if upcast:
+            vae.to(dtype=torch.float32)
+        images: Tensor = vae.decode(latents.to(vae.device, vae.dtype), return_dict=False)[0]
+    finally:
+        if upcast:
+            vae.to(dtype=own)
+    return images.float()

@@ -67,7 +67,7 @@ class Session:
         self._asked: queue.SimpleQueue[tuple[Tensor, float] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
         with torch.inference_mode(False):  # its times are written to in the pipeline's thread, which is in no such mode
-            self._driving = Driving(scheduler, slot, t, self._exchange, alike)
+            self._driving = _Driving(scheduler, slot, t, self._exchange, alike)
         self._run = run
         context, ambient = contextvars.copy_context(), _Ambient.of_this_thread()
         self._thread = threading.Thread(target=lambda: context.run(self._work, ambient), name="dode pipeline", daemon=True)
@@ -127,7 +127,7 @@ class Session:
         return request
 
 
-class Driving(SchedulerMixin, ConfigMixin):
+class _Driving(SchedulerMixin, ConfigMixin):
     """A scheduler that hands outputs over and is told the next state and time."""
 
     order = 1

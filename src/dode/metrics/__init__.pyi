@@ -1,0 +1,15 @@
+from .classes import inception_score as inception_score
+from .extractors import Extractor as Extractor
+from .extractors import Seen as Seen
+from .extractors import extractor_of as extractor_of
+from .figures import FewSamples as FewSamples
+from .figures import enough as enough
+from .figures import image_figures as image_figures
+from .frechet import Moments as Moments
+from .frechet import frechet_distance as frechet_distance
+from .gathering import Gathering as Gathering
+from .gathering import Statistics as Statistics
+from .kernel import kernel_distance as kernel_distance
+from .manifold import precision_and_recall as precision_and_recall
+from .paired import Paired as Paired
+from .sources import statistics_of as statistics_of
