@@ -99,8 +99,8 @@ def oss_times(
                 for j, error in zip(reached, _errors(*steps[i], reached, run.points, run.states), strict=True):
                     if error < least[j]:
                         least[j], before[k, j] = error, i
-            reached_from = {j: int(before[k, j]) for j in np.flatnonzero(np.isfinite(least))}
-            states = {j: _step(*steps[i], run.points[j]) for j, i in reached_from.items()}
+            found = [int(j) for j in np.flatnonzero(np.isfinite(least))]
+            states = {j: _step(*steps[int(before[k, j])], run.points[j]) for j in found}
     path = [last]
     for k in range(nfe, 0, -1):
         path.append(int(before[k, path[-1]]))

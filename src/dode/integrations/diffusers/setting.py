@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dode.grids import FAMILIES
+from dode.grids import FAMILIES, PUBLISHED
 from dode.tableau import Tableau
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def is_whole(tableau: Tableau, highest: float, slack: float = 0.0) -> bool:
         highest: the highest first time of those that are held with it.
         slack: times that are nearer are one.
     """
-    named = tableau.grid.split("(")[0] in FAMILIES and "start=" not in tableau.grid and "strength=" not in tableau.grid
+    named = (
+        tableau.grid.split("(")[0] in FAMILIES | PUBLISHED and "start=" not in tableau.grid and "strength=" not in tableau.grid
+    )
     return named or bool(highest - tableau.times[0] <= slack)
 
 
