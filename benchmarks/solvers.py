@@ -82,7 +82,9 @@ def _worse(found: Comparison, result: Result) -> str:
     if not (means or medians):
         return ""
     ratio = statistics.ratio(result.errors, base.errors)
-    return f"- {result.cell}: ratio of the means {ratio}, of the medians {np.median(result.errors) / np.median(base.errors):.3g}"
+    return (
+        f"- {result.cell}: ratio of the means {ratio}, of the medians {np.median(result.errors) / np.median(base.errors):.3g}"
+    )
 
 
 if __name__ == "__main__":

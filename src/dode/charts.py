@@ -67,7 +67,7 @@ def config(look: Look) -> Mapping[str, Any]:
         "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif",
         "view": {"stroke": None},
         "axis": {**words, **fonts, "gridColor": look.faint, "domainColor": look.faint, "tickColor": look.faint},
-        "legend": {**words, **fonts, "orient": "top", "title": None, "symbolStrokeWidth": 2},
+        "legend": {**words, **fonts, "orient": "top", "title": None, "symbolStrokeWidth": 2, "symbolSize": 300},
         "header": {**words, "labelFontSize": 13, "labelFontWeight": "bold", "titleFontSize": 12},
         "title": {"color": look.ink, "fontSize": 14, "anchor": "start"},
         "text": {"color": look.ink},

@@ -338,6 +338,12 @@ class Tableau:
         solver, grid, schedule = map(printable, (self.solver, self.grid, self.schedule))
         return f"Tableau({solver!r}, nfe={self.nfe}, grid={grid!r}, schedule={schedule!r})"
 
+    def _repr_html_(self) -> str:
+        """In notebooks: a line an evaluation, its coefficients coloured."""
+        from dode.notebooks import tableau_html
+
+        return tableau_html(self)
+
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write JSON; float64 survives exactly. The file has a digest of its content.
 

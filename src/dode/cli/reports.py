@@ -121,8 +121,10 @@ def compare(
 
     import dode
     from dode.models import BUNDLED
-    from dode.report.files import load, save, tables
-    from dode.report.folder import mark_report
+    from dode.report.files import KEPT, load, save, tables
+    from dode.report.folder import begun_report
+    from dode.report.page.evidence import Evidence
+    from dode.report.page.words import summary
     from dode.report.study_files import load_study
 
     subject: Any
@@ -137,7 +139,9 @@ def compare(
     for earlier in (study, None if force else load(out)):
         _check_same(earlier, type(subject).__name__ if found.pipeline else subject.name, out)
     looks = extractor or ("fashion" if model in BUNDLED else _NO_EXTRACTOR)
-    cache = mark_report(out)
+    cache = context.with_resource(begun_report(out))
+    if force:  # from here on it is another comparison
+        (out / KEPT).unlink(missing_ok=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True) as bar, resumable(cache, bar.console), failing_in_a_line():
         task = bar.add_task("comparing", total=None)
@@ -168,8 +172,8 @@ def compare(
         written = save(result, out, overwrite=True, study=study)
     for table in tables(result):
         console.print(table)
-    for note in result.setting.notes:
-        console.print(note, highlight=False, soft_wrap=True)
+    for line in (summary(Evidence(result)).headline, *result.setting.notes):
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(f"wrote {written[0]}", highlight=False, soft_wrap=True)
 
 

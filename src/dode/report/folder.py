@@ -5,6 +5,8 @@ A folder whose cache carries this program's mark is a report of its own, finishe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dode.files import write_atomically
@@ -54,3 +56,16 @@ def mark_report(folder: Path) -> Path:
     if not is_report(folder):
         write_atomically(cache / _TAG, lambda path: path.write_text(_MARK, encoding="utf-8"), overwrite=True)
     return cache
+
+
+@contextmanager
+def begun_report(folder: Path) -> Iterator[Path]:
+    """The cache of a report that is being made; a folder that was none is none again where nothing came of it. Errors as `mark_report`."""
+    before = is_report(folder)
+    cache = mark_report(folder)
+    try:
+        yield cache
+    finally:
+        if not before and [path.name for path in cache.iterdir()] == [_TAG]:
+            (cache / _TAG).unlink()
+            cache.rmdir()

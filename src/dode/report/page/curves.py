@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dode.charts import require_altair
-from dode.report.page.drawing import Chart, Rows, chart
-from dode.report.results import BASE, METRICS, Cell, Comparison
+from dode.report.page.drawing import Chart, chart
+from dode.report.results import BASE, METRICS, PAPERS, Cell, Comparison
 
 ROWS = "cells"
 _WIDTH, _HEIGHT = 250, 180
+# Methods in the order of the palette.
+_KNOWN = (BASE, PAPERS, "fast", "balanced", "thorough")
 
 
 def label(cell: Cell) -> str:
@@ -42,19 +44,41 @@ def cell_rows(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
+def method_colour(comparison: Comparison, *, legend: bool = True) -> Any:
+    """Colour by method: each known one has the same colour in every comparison."""
+    alt = require_altair()
+    mine = methods(comparison)
+    domain = [*_KNOWN, *(name for name in mine if name not in _KNOWN)]
+    shown = alt.Legend(values=mine, symbolType="stroke") if legend else None
+    return alt.Color("method:N", scale=alt.Scale(domain=domain, range="ordinal"), legend=shown)
+
+
+def method_dash(comparison: Comparison) -> Any:
+    """Dashed lines for what is undistilled."""
+    alt = require_altair()
+    bases, mine = undistilled(comparison), methods(comparison)
+    domain = [*_KNOWN, *(name for name in mine if name not in _KNOWN)]
+    dashes = [[5, 4] if name in (BASE, *bases) else [1, 0] for name in domain]
+    return alt.StrokeDash(
+        "method:N", scale=alt.Scale(domain=domain, range=dashes), legend=alt.Legend(values=mine, symbolType="stroke")
+    )
+
+
 def curves(comparison: Comparison, captions: Mapping[str, str]) -> dict[str, tuple[Chart, Chart]]:
     """By metric: a panel a solver with a line a method, and one panel with a line for each of both.
 
     Args:
         captions: a sentence a metric, of what the chart says.
     """
-    rows = cell_rows(comparison)
+    rows, named = cell_rows(comparison), require_altair().NamedData(name=ROWS)
     return {
         name: (
-            chart(f"curves-{_dashed(name)}", _panels(comparison, name), captions[name], rows={ROWS: rows}, follows="shown"),
+            chart(
+                f"curves-{_dashed(name)}", panels(comparison, name, named), captions[name], rows={ROWS: rows}, follows="shown"
+            ),
             chart(
                 f"overlay-{_dashed(name)}",
-                _overlay(comparison, name),
+                _overlay(comparison, name, named),
                 captions[name],
                 rows={ROWS: rows},
                 follows="shown",
@@ -69,23 +93,23 @@ def _dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _panels(comparison: Comparison, metric: str) -> Any:
+def panels(comparison: Comparison, metric: str, data: Any) -> Any:
+    """A panel a solver with a line a method; data: the rows of `cell_rows`, or their name."""
     alt = require_altair()
-    colour = alt.Color("method:N", scale=alt.Scale(domain=methods(comparison), range="ordinal"))
-    layers = _layers(comparison, metric, colour, alt.Undefined)
+    layers = _layers(comparison, metric, method_colour(comparison), alt.Undefined, data)
     return layers.properties(width=_WIDTH, height=_HEIGHT).facet(
         facet=alt.Facet("solver:N", sort=comparison.solvers, title=None), columns=3
     )
 
 
-def _overlay(comparison: Comparison, metric: str) -> Any:
+def _overlay(comparison: Comparison, metric: str, data: Any) -> Any:
     alt = require_altair()
     colour = alt.Color("solver:N", scale=alt.Scale(domain=comparison.solvers, range="category"))
     shape = alt.Shape("method:N", scale=alt.Scale(domain=methods(comparison)))
-    return _layers(comparison, metric, colour, shape).properties(width="container", height=380)
+    return _layers(comparison, metric, colour, shape, data).properties(width="container", height=380)
 
 
-def _layers(comparison: Comparison, metric: str, colour: Any, shape: Any) -> Any:
+def _layers(comparison: Comparison, metric: str, colour: Any, shape: Any, data: Any) -> Any:
     alt = require_altair()
     about, budgets = METRICS[metric], comparison.budgets
     log = about.log and all(row.get(metric, 1.0) > 0 for row in cell_rows(comparison))
@@ -96,12 +120,11 @@ def _layers(comparison: Comparison, metric: str, colour: Any, shape: Any) -> Any
         axis=alt.Axis(values=budgets, grid=False, format="d"),
     )
     scale = alt.Scale(type="log", nice=False, padding=8) if log else alt.Scale(zero=False, nice=True, padding=8)
-    axis = alt.Axis(format="~g" if log else "~r", tickCount=5)
+    ends = [row[f"{metric}{end}"] for row in cell_rows(comparison) if metric in row for end in ("", "_low", "_high")]
+    axis = log_axis(ends) if log else alt.Axis(format="~r", tickCount=5)
     y = alt.Y(f"{metric}:Q", title=about.label, scale=scale, axis=axis)
-    bases, all_methods = undistilled(comparison), methods(comparison)
-    dashes = [[5, 4] if name in bases else [1, 0] for name in all_methods]
-    dash = alt.StrokeDash("method:N", scale=alt.Scale(domain=all_methods, range=dashes), legend=alt.Legend(symbolType="stroke"))
-    chart_of = alt.Chart(alt.NamedData(name=ROWS)).transform_filter(f"isValid(datum.{metric})")
+    dash = method_dash(comparison)
+    chart_of = alt.Chart().transform_filter(f"isValid(datum.{metric})")
     lines = chart_of.mark_line(strokeWidth=2).encode(x, y, colour, dash, detail=["solver:N", "method:N"])
     bars = (
         chart_of.transform_filter(f"isValid(datum.{metric}_low)" + (f" && datum.{metric}_low > 0" if log else ""))
@@ -115,10 +138,16 @@ def _layers(comparison: Comparison, metric: str, colour: Any, shape: Any) -> Any
     points = chart_of.mark_point(filled=True, size=45, opacity=1).encode(x, y, colour, tooltip=tooltip)
     if shape is not alt.Undefined:
         points = points.encode(shape)
-    return alt.layer(bars, lines, points, data=alt.NamedData(name=ROWS))
+    return alt.layer(bars, lines, points, data=data)
 
 
-def spread(rows: Rows, metric: str) -> tuple[float, float]:
-    """The least and the largest value of a metric."""
-    values = [row[metric] for row in rows if math.isfinite(row.get(metric, math.nan))]
-    return min(values, default=math.nan), max(values, default=math.nan)
+def log_axis(values: Sequence[float]) -> Any:
+    """An axis with a line at each power of ten; where there are few of these, at 2 and 5 too."""
+    alt = require_altair()
+    positive = [value for value in values if value > 0 and math.isfinite(value)]
+    if not positive:
+        return alt.Axis(format="~g")
+    first, last = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
+    steps = (1,) if math.log10(max(positive) / min(positive)) > 2 else (1, 2, 5)
+    marks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+    return alt.Axis(format="~g", values=[float(f"{mark:.3g}") for mark in marks])

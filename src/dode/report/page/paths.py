@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dode.charts import require_altair
-from dode.report.page.curves import label, methods, undistilled
+from dode.report.page.curves import label, log_axis, method_colour, method_dash, methods
 from dode.report.page.drawing import Chart, chart
 from dode.report.results import Comparison, Course, Result
 
@@ -57,7 +57,7 @@ def _plane(comparison: Comparison) -> list[dict[str, Any]]:
     if comparison.reference.course is not None:
         courses.insert(0, ({"solver": "", "nfe": "", "method": REFERENCE}, comparison.reference.course))
     return [
-        {**key, "noise": m + 1, "step": k, "x": float(x), "y": float(y)}
+        {**key, "noise": f"noise {m + 1}", "step": k, "x": float(x), "y": float(y)}
         for key, course in courses
         for m, path in enumerate(course.plane)
         for k, (x, y) in enumerate(path)
@@ -101,9 +101,9 @@ def _path_error(comparison: Comparison, rows: list[dict[str, Any]], example: Map
         "error:Q",
         title="mean square distance",
         scale=alt.Scale(type="log", nice=False, padding=8),
-        axis=alt.Axis(format="~g", tickCount=5),
+        axis=log_axis([row["error"] for row in rows]),
     )
-    colour, dash = _colour(comparison), _dash(comparison)
+    colour, dash = method_colour(comparison), method_dash(comparison)
     tip = [
         "method:N",
         "step:Q",
@@ -136,7 +136,7 @@ def _times(comparison: Comparison, rows: list[dict[str, Any]], example: Mapping[
     points = (
         alt.Chart(alt.NamedData(name="along"))
         .mark_tick(thickness=3, size=22, opacity=1)
-        .encode(x, y, _colour(comparison, legend=False), tooltip=tip)
+        .encode(x, y, method_colour(comparison, legend=False), tooltip=tip)
         .properties(width="container", height=alt.Step(34))
     )
     return chart(
@@ -158,8 +158,7 @@ def _paths(comparison: Comparison, rows: list[dict[str, Any]], example: Mapping[
         alt.X("x:Q", title="first direction", axis=plain, scale=scale),
         alt.Y("y:Q", title="second direction", axis=plain, scale=scale),
     )
-    data = alt.NamedData(name="plane")
-    every = alt.Chart(data)
+    every = alt.Chart()
     reference = (
         every.transform_filter(f"datum.method == '{REFERENCE}'")
         .mark_line(strokeWidth=6, opacity=0.28, strokeCap="round", style="reference")
@@ -167,15 +166,15 @@ def _paths(comparison: Comparison, rows: list[dict[str, Any]], example: Mapping[
     )
     others = every.transform_filter(f"datum.method != '{REFERENCE}'")
     lines = others.mark_line(strokeWidth=2).encode(
-        x, y, _colour(comparison), _dash(comparison), detail="method:N", order="step:Q"
+        x, y, method_colour(comparison), method_dash(comparison), detail="method:N", order="step:Q"
     )
     points = others.mark_point(filled=True, size=36, opacity=1).encode(
-        x, y, _colour(comparison), tooltip=["method:N", "step:Q", "noise:Q"]
+        x, y, method_colour(comparison), tooltip=["method:N", "step:Q", "noise:Q"]
     )
     drawing = (
-        alt.layer(reference, lines, points, data=data)
+        alt.layer(reference, lines, points, data=alt.NamedData(name="plane"))
         .properties(width=250, height=250)
-        .facet(facet=alt.Facet("noise:N", title=None, header=alt.Header(labelExpr="'noise ' + datum.label")), columns=3)
+        .facet(facet=alt.Facet("noise:N", title=None), columns=3)
         .resolve_scale(x="independent", y="independent")
     )
     return chart(
@@ -197,7 +196,7 @@ def _lambda_chart(comparison: Comparison, rows: list[dict[str, Any]], example: M
     alt = require_altair()
     data = alt.Chart(alt.NamedData(name="lambdas"))
     x = alt.X("step:O", title="step", axis=alt.Axis(labelAngle=0))
-    colour = _colour(comparison, legend=False)
+    colour = method_colour(comparison, legend=False)
     zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(strokeDash=[2, 3]).encode(y=alt.Y("zero:Q"))
     bars = data.mark_rule(strokeWidth=2).encode(x, alt.Y("low:Q", title="lambda"), alt.Y2("high:Q"), colour)
     points = data.mark_point(filled=True, size=70, opacity=1).encode(
@@ -246,16 +245,3 @@ def _heat_map(rows: list[dict[str, Any]], example: Mapping[str, Any]) -> Chart:
         follows="cell",
         example=example,
     )
-
-
-def _colour(comparison: Comparison, *, legend: bool = True) -> Any:
-    alt = require_altair()
-    scale = alt.Scale(domain=methods(comparison), range="ordinal")
-    return alt.Color("method:N", scale=scale, legend=alt.Undefined if legend else None)
-
-
-def _dash(comparison: Comparison) -> Any:
-    alt = require_altair()
-    bases, names = undistilled(comparison), methods(comparison)
-    scale = alt.Scale(domain=names, range=[[5, 4] if name in bases else [1, 0] for name in names])
-    return alt.StrokeDash("method:N", scale=scale, legend=None)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from dode.report.page.curves import label
-from dode.report.page.evidence import ERROR, Equal, Evidence, apart, verdict
+from dode.report.page.evidence import ERROR, Equal, Evidence, Verdict, apart, verdict
 from dode.report.page.tables import Column, Entry, Row, Table, number
 from dode.report.results import METRICS, PAPERS, Comparison, Result
 from dode.statistics import Figure
@@ -145,18 +145,20 @@ def _best_undistilled(evidence: Evidence) -> str:
 
 
 def _against_bases(evidence: Evidence) -> Iterator[str]:
-    known = [verdict(ratio) for r in evidence.distilled if (ratio := evidence.of_base(r)) is not None]
-    if known:
-        count = Counter(known)
-        text = f"Of {len(known)} distilled cells {count['better']} are surely better than their own base"
-        yield f"{text}, {count['worse']} surely worse; for {count['open']} chance leaves it open."
-    best = [verdict(ratio) for r in evidence.distilled if (ratio := evidence.of_best(r)) is not None]
-    if best:
-        count = Counter(best)
-        text = (
-            f"Against the best undistilled with as many calls: {count['better']} surely better, {count['worse']} surely worse"
-        )
-        yield f"{text}, {count['open']} open."
+    for words, of in (
+        ("their own base", evidence.of_base),
+        ("the best undistilled solver with as many calls", evidence.of_best),
+    ):
+        known = [verdict(ratio) for result in evidence.distilled if (ratio := of(result)) is not None]
+        if known:
+            yield f"{_counts(Counter(known), len(known), words)}."
+
+
+def _counts(count: Counter[Verdict], known: int, words: str) -> str:
+    """ "5 of 6 distilled cells are surely better than their own base, none surely worse; chance leaves 1 open"."""
+    text = f"{count['better'] or 'None'} of {known} distilled cells {'is' if count['better'] == 1 else 'are'} surely better than {words}"
+    text += f", {count['worse'] or 'none'} surely worse"
+    return text + (f"; chance leaves {count['open']} open" if count["open"] else "")
 
 
 def _by_metric(evidence: Evidence) -> Iterator[str]:

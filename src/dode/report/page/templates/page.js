@@ -70,11 +70,12 @@ async function draw(figure) {
   if (!performance.getEntriesByName("first chart").length) performance.mark("first chart");
 }
 
-// Panels side by side, as many as there is room for.
+// Rows of a fixed height, and panels side by side, as many as there is room for.
 function fit(spec, width, datasets) {
+  const count = (field) => new Set(Object.values(datasets).flat().map((row) => row[field]).filter((value) => !free(value))).size;
+  if (spec.height?.step) spec.height = spec.height.step * count(spec.encoding.y.field);
   if (!spec.facet) return spec;
-  const field = spec.facet.field;
-  const panels = new Set(Object.values(datasets).flat().map((row) => row[field]).filter((value) => !free(value))).size || 1;
+  const panels = count(spec.facet.field) || 1;
   const columns = Math.max(1, Math.min(3, panels, Math.floor(width / 270)));
   const room = Math.floor(width / columns) - 24 - (spec.resolve ? 10 : 50 / columns);
   const square = spec.spec.height === spec.spec.width;
@@ -142,7 +143,10 @@ function strip(content, words, over) {
   const picture = box.appendChild(new Image());
   picture.alt = words;
   picture.decoding = "async";
-  picture.addEventListener("load", () => { picture.width = Math.max(picture.naturalWidth, choice.width || 0); });
+  // Small pictures are enlarged by a whole factor, as long as there is room.
+  picture.addEventListener("load", () => {
+    picture.style.width = `${picture.naturalWidth * Math.max(1, Math.round(60 / picture.naturalHeight))}px`;
+  });
   picture.src = source(content);
   if (over) {
     const second = box.appendChild(new Image());
@@ -240,7 +244,6 @@ addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(r
 addEventListener("beforeprint", () => { choice.light = true; all("details").forEach((each) => { each.open = true; }); all("figure.chart").forEach(draw); });
 addEventListener("afterprint", () => { choice.light = false; redraw(); });
 
-// The first picture's size sets how wide strips are drawn: samples of at least 48 pixels.
 if (choice.run && one("#run-solver")) {
   one("#run-solver").value = choice.run.solver;
   one("#run-nfe").value = String(choice.run.nfe);
