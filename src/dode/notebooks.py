@@ -76,7 +76,7 @@ def _coefficient(value: float) -> str:
         return "<td></td>"
     strength = min(0.6, 0.1 + 0.2 * math.asinh(3 * abs(value)))
     colour = f"rgba({_ADDS if value > 0 else _TAKES}, {strength:.2f})"
-    return f'<td style="text-align: right; background: {colour}" title="{value!r}">{value:+.4g}</td>'
+    return f'<td style="text-align: right; background: {colour}" title="{float(value)!r}">{value:+.4g}</td>'
 
 
 def _right(text: str) -> str:
