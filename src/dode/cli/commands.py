@@ -33,6 +33,7 @@ from dode.cli.options import (
 from dode.cli.output import OF_NETWORK, OF_PIPELINE, command_line, reserve, tables_in, write_result
 from dode.cli.reports import compare, report, study
 from dode.cli.screen import console, errors, fail, failing_in_a_line, warn
+from dode.cli.serving import serve
 from dode.cli.target import Asked, arguments_of_calls, asked_of, condition_of, found_of, network_of, pipeline_of
 from dode.cli.values import (
     budgets_of,
@@ -328,7 +329,7 @@ def models(
     console.print(table)
 
 
-for command in (compare, study, report):
+for command in (compare, study, report, serve):
     app.command()(command)
 
 
