@@ -18,7 +18,7 @@ LAYERS = (
     ("grids",),
     ("rows",),
     # A tableau knows the papers of its solver, which the registry names.
-    ("tableau", "citations", "solvers", "notebooks", "conditions", "models"),
+    ("tableau", "notebooks", "citations", "solvers", "conditions", "models"),
     ("calling", "inpainting", "amplification", "cache"),
     ("denoisers",),
     ("fingerprint",),
