@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import jinja2
 import numpy as np
 import pandas as pd
 from paper_bench import FINE
-from paper_cells import ABLATED, BATCHES, FORMS, PEERS, SCALES, SOLVERS
+from paper_cells import ABLATED, BATCHES, BUDGETS, FORMS, PEERS, SCALES, SOLVERS, Cell, cells
 
 TEMPLATE = Path(__file__).parent / "paper_results.md.jinja"
 FEW_CALLS = 10
+_PLACE = ["network", "nfe"]
 _NAMES = {"ddim": "DDIM", "pndm": "PNDM", "ipndm": "iPNDM", "dpm-solver-2": "DPM-Solver-2", "dpm-solver-3": "DPM-Solver-3"} | {
     "deis": "DEIS",
     "edm-euler": "EDM Euler",
@@ -28,6 +30,11 @@ _FORMS = {
     "scale": "lambda O_k: the output scaled",
     "two weights": "lambda O_k + mu O_{k-1}: two free weights",
     "two differences": "lambda (O_k - O_{k-1}) + mu (O_{k-1} - O_{k-2})",
+}
+_PARTS = {"main": "base and D-", "efforts": "efforts", "peers": "peers", "searched": "searched grids"} | {
+    "scale": "teacher scale",
+    "batch": "fitting samples",
+    "form": "parametrisation",
 }
 # A ratio that is nearer to 1 than that is no difference: about twice what chance in 10,000 samples moves a Frechet distance by.
 _SAME = 0.02
@@ -46,13 +53,14 @@ def write_page(folder: Path, page: Path) -> None:
     )
     text = template.render(
         run=runs[-1],
+        missing=_missing(found),
         seconds=sum(run["seconds"] for run in runs),
         samples=int(found.samples.max()),
         paired=int(found.paired.max()),
         fine=FINE,
         few=FEW_CALLS,
         same=_SAME,
-        conclusions=[*_conclusions(pairs), *_of_ablations(found)],
+        conclusions=[*_conclusions(pairs), *_of_ablations(found), _against_grids(found)],
         by_solver=_by_solver(few),
         worse=_worse(few),
         reference=_reference(found),
@@ -60,6 +68,7 @@ def write_page(folder: Path, page: Path) -> None:
             what: _plot(found, what, title, folder / f"{what}.svg").relative_to(page.parent) for what, title in titles.items()
         },
         pairs=list(_pairs(found)),
+        winners=_winners(found),
         peers=list(_peers(found)),
         ablations=list(_ablations(found)),
         time=_time(found),
@@ -99,33 +108,77 @@ def _verdict(pairs: pd.DataFrame, what: str) -> str:
     return "yes" if share > 0.9 else "mostly" if share > 0.7 else "partly" if share > 0.3 else "no"
 
 
+def _against_grids(found: pd.DataFrame) -> tuple[str, str, str]:
+    """The best D- against undistilled solvers on grids that were chosen or searched for the network."""
+    found = found[found.fid.notna() & found.error.notna()]
+    chosen = found[found.part.isin(["peers", "searched"])]
+    distilled = found[(found.part == "main") & (found.method == "D")]
+    ratios = (distilled.groupby(_PLACE)[["fid", "error"]].min() / chosen.groupby(_PLACE)[["fid", "error"]].min()).dropna()
+    wins = (ratios < 1).sum()
+    return (
+        "(not in the paper) the best D- beats the best undistilled solver on a grid chosen for the network",
+        f"FID lower in {wins.fid}, error lower in {wins.error} of {len(ratios)} places, a network and a number of calls",
+        "yes" if min(wins) == len(ratios) else "no" if max(wins) <= len(ratios) / 2 else "partly",
+    )
+
+
+def _winners(found: pd.DataFrame) -> str:
+    """At each network and budget with peers: the least distance and error of all, and the best D-."""
+    found = found[found.part.isin(["main", "efforts", "peers", "searched"]) & found.fid.notna() & found.error.notna()]
+    places = found[found.part == "peers"].groupby(_PLACE).size().index
+    rows = []
+    for network, nfe in places:
+        own = found[_where(found, network=network, nfe=nfe)]
+        cells = []
+        for what in ("fid", "error"):
+            for cell in (own.nsmallest(1, what).iloc[0], own[own.method == "D"].nsmallest(1, what).iloc[0]):
+                cells.append(f"{_short(cell[what]) if what == 'fid' else f'{cell[what]:.1e}'}, {_name_of(cell)}")
+        rows.append([f"`{network}`, {nfe}", *cells])
+    return _table(["", "least FID", "best D-", "least error", "best D-"], rows)
+
+
+def _name_of(cell: pd.Series) -> str:
+    if cell.part == "efforts":
+        return f"`{cell.method}`"
+    solver = _NAMES[cell.solver]
+    return {"D": f"D-{solver}", "gits": f"{solver}, GITS-style", "oss": f"{solver}, OSS-style"}.get(cell.method, solver)
+
+
 def _of_ablations(found: pd.DataFrame) -> Iterable[tuple[str, str, str]]:
-    """What each ablation comes to, over all places where it was made."""
-    tables = {part: _ablation(found, part) for part in ("scale", "batch", "form")}
-    if any(table.empty for table in tables.values()):
-        return
-    scale, batch, form = (table.groupby("value", sort=False).error.agg(_geometric) for table in tables.values())
-    best = scale.min()
+    """What each ablation comes to, relative to the paper's own settings, over all places where it was made."""
+    scale, batch, form = (_relative(_ablation(found, part), part) for part in ("scale", "batch", "form"))
+    enough = scale.error[10] < 1.1 * scale.error.min()
     yield (
-        "a larger teacher scale helps, and 10 is enough",
-        "error over that at scale 10: " + ", ".join(f"{int(s)}: {scale[s] / scale[10]:.2f}" for s in sorted(scale.index)),
-        "yes"
-        if scale[10] < scale[2] and scale[10] / best < 1.1
-        else "partly"
-        if scale[10] / best < 1.1 or scale[10] < scale[2]
-        else "no",
+        "a finer teacher helps, and scale 10 is enough",
+        f"error over that at scale 10: {_listed(scale.error)}",
+        "yes" if enough and scale.error[2] > 1.1 else "partly" if enough else "no",
     )
     yield (
-        "100 samples are enough, far fewer do",
-        "error over that with 100: " + ", ".join(f"{int(b)}: {batch[b] / batch[100]:.2f}" for b in sorted(batch.index)),
-        "yes" if abs(batch[200] / batch[100] - 1) < 0.05 and batch[10] / batch[100] < 1.1 else "partly",
+        "100 samples are enough, and far fewer do",
+        f"error over that with 100: {_listed(batch.error)}",
+        "yes" if abs(batch.error[200] - 1) < 0.05 and batch.error[10] < 1.1 else "partly",
     )
-    others = [form[name] / form["difference"] for name in FORMS[1:]]
     yield (
-        "one lambda on the difference is the right parametrisation",
-        "error over the paper's: " + ", ".join(f"{name}: {form[name] / form['difference']:.2f}" for name in FORMS[1:]),
-        "yes" if min(others) > 0.95 else "partly: of forms with one number" if form["scale"] > form["difference"] else "no",
+        "one lambda on the difference, whose weights sum to one, is the right parametrisation",
+        f"error over the paper's: {_listed(form.error)}; FID over the paper's: {_listed(form.fid)}",
+        "yes" if form[["error", "fid"]].min().min() > 0.95 else "of forms with one number" if form.error["scale"] > 1 else "no",
     )
+
+
+def _relative(table: pd.DataFrame, part: str) -> pd.DataFrame:
+    """Error and FID by value, over those of the paper's setting at the same place: geometric means over places and seeds."""
+    keys = ["network", "solver", "nfe"]
+    usual = table[table.part == "main"][[*keys, "error", "fid"]]
+    both = table[table.part != "main"].merge(usual, on=keys, suffixes=("", "_usual"))
+    both = both.assign(error=both.error / both.error_usual, fid=both.fid / both.fid_usual)
+    order = {"scale": SCALES, "batch": BATCHES, "form": FORMS}[part]
+    found = both.groupby("value")[["error", "fid"]].agg(lambda values: _geometric(values.dropna()))
+    found.loc[Cell.__dataclass_fields__[part].default] = 1.0
+    return found.loc[[value for value in order if value in found.index]]
+
+
+def _listed(values: pd.Series) -> str:
+    return ", ".join(f"{name}: {value:.2f}" for name, value in values.items())
 
 
 def _by_solver(few: pd.DataFrame) -> str:
@@ -145,9 +198,22 @@ def _reference(found: pd.DataFrame) -> str:
     own = found[found.part == "reference"]
     rows = []
     for what in own.what.unique():
-        cells = [own[(own.what == what) & (own.network == network)] for network in SOLVERS]
-        rows.append([what, *(_reference_cell(part) for part in cells)])
+        shown = [_reference_cell(own[_where(own, what=what, network=network)]) for network in SOLVERS]
+        rows.append([what, *shown])
     return _table(["", *(f"`{name}`" for name in SOLVERS)], rows)
+
+
+def _missing(found: pd.DataFrame) -> tuple[int, str]:
+    """How many cells were not measured, and which."""
+    known = {tuple(map(str, row)) for row in found[list(Cell.__dataclass_fields__)].itertuples(index=False)}
+    every = cells(tuple(SOLVERS), tuple({name for names in SOLVERS.values() for name in names}), BUDGETS)
+    missing = Counter((cell.part, cell.nfe) for cell in every if cell.part != "reference" and cell.key not in known)
+    parts = dict.fromkeys(part for part, _ in missing)
+    texts = [
+        f"{_PARTS[part]} at {', '.join(f'{nfe} ({n})' for (p, nfe), n in sorted(missing.items()) if p == part)}"
+        for part in parts
+    ]
+    return missing.total(), "; ".join(texts)
 
 
 def _reference_cell(part: pd.DataFrame) -> str:
@@ -169,7 +235,7 @@ def _pairs(found: pd.DataFrame) -> Iterable[tuple[str, str, str]]:
     main = found[found.part == "main"]
     for network, solvers in SOLVERS.items():
         own = main[main.network == network]
-        budgets = sorted(own.nfe.unique())
+        budgets = sorted(own[own.method == "D"].nfe.unique())
         heads = ["calls", *map(str, budgets)]
         distances = [[_NAMES[solver], *(_pair(own, solver, nfe) for nfe in budgets)] for solver in solvers]
         errors = [[_NAMES[solver], *(_error_pair(own, solver, nfe) for nfe in budgets)] for solver in solvers]
@@ -195,7 +261,7 @@ def _error_pair(own: pd.DataFrame, solver: str, nfe: int) -> str:
     )
     if base is None or ratio is None or low is None or high is None:
         return "" if base is None else f"{base:.1e}"
-    return f"{base:.1e}, × {_short(ratio)} ({_short(low)} to {_short(high)})"
+    return f"{base:.1e} × {ratio:.2g} ({low:.2g} to {high:.2g})"
 
 
 def _peers(found: pd.DataFrame) -> Iterable[tuple[str, str]]:
@@ -207,8 +273,9 @@ def _peers(found: pd.DataFrame) -> Iterable[tuple[str, str]]:
         for title, method in (("best base", "base"), ("best D-", "D")):
             rows.append([title, *(_best(own[own.part == "main"], method, nfe) for nfe in budgets)])
         for part, solver, method, title in _peer_rows():
-            cells = own[(own.part == part) & (own.solver == solver) & (own.method == method)]
-            rows.append([title, *(_both(cells[cells.nfe == nfe]) for nfe in budgets)])
+            found_here = own[_where(own, part=part, solver=solver, method=method)]
+            if len(found_here):
+                rows.append([title, *(_both(found_here[found_here.nfe == nfe]) for nfe in budgets)])
         yield network, _table(["calls", *map(str, budgets)], rows)
 
 
@@ -223,8 +290,12 @@ def _peer_rows() -> Iterable[tuple[str, str, str, str]]:
 
 
 def _best(main: pd.DataFrame, method: str, nfe: int) -> str:
-    cells = main[(main.method == method) & (main.nfe == nfe)].dropna(subset=["fid"])
-    return "" if cells.empty else f"{_both(cells.nsmallest(1, 'fid'))} {_NAMES[cells.nsmallest(1, 'fid').solver.iloc[0]]}"
+    """The least Frechet distance and the least error, and whose they are."""
+    cells = main[(main.method == method) & (main.nfe == nfe)].dropna(subset=["fid", "error"])
+    if cells.empty:
+        return ""
+    fid, error = (cells.nsmallest(1, what).iloc[0] for what in ("fid", "error"))
+    return f"{_short(fid.fid)}, {_NAMES[fid.solver]} ({error.error:.1e}, {_NAMES[error.solver]})"
 
 
 def _both(cell: pd.DataFrame) -> str:
@@ -235,7 +306,8 @@ def _both(cell: pd.DataFrame) -> str:
 
 def _ablations(found: pd.DataFrame) -> Iterable[tuple[str, str]]:
     """A title and its table."""
-    places = [(network, solver, nfe) for network, solver, budgets in ABLATED for nfe in budgets]
+    made = found[found.part == "scale"]
+    places = [(n, s, nfe) for n, s, budgets in ABLATED for nfe in budgets if _where(made, network=n, solver=s, nfe=nfe).any()]
     heads = ["", *(f"{_NAMES[solver]}, {nfe} calls, `{network}`" for network, solver, nfe in places)]
     for part, title, values in (
         ("scale", "Teacher scale: into how many parts it cuts a step of the student", SCALES),
@@ -258,8 +330,8 @@ def _ablation_cell(own: pd.DataFrame) -> str:
 
 def _ablation(found: pd.DataFrame, part: str) -> pd.DataFrame:
     """The rows of an ablation with the paper's own settings, which are in the main table."""
-    places = {(n, s, nfe) for n, s, budgets in ABLATED for nfe in budgets}
     own = found[found.part == part]
+    places = set(zip(own.network, own.solver, own.nfe, strict=True))
     main = found[(found.part == "main") & (found.method == "D")]
     main = main[[(r.network, r.solver, r.nfe) in places for r in main.itertuples()]]
     both = pd.concat([own, main])
@@ -270,8 +342,12 @@ def _time(found: pd.DataFrame) -> str:
     fits = found[found.cost.notna() & found.made_seconds.notna() & found.part.isin(["main", "efforts"])]
     rows = []
     for method, title in (("D", "the paper's"), ("fast", "`fast`"), ("balanced", "`balanced`"), ("thorough", "`thorough`")):
-        cells = [fits[(fits.method == method) & (fits.nfe == nfe)] for nfe in (5, 10, 20)]
-        rows.append([title, *("" if c.empty else f"{c.cost.median():,.0f}; {c.made_seconds.median():.1f} s" for c in cells)])
+        own = fits[fits.method == method]
+        parts = [own[own.nfe == nfe] for nfe in (5, 10, 20)]
+        if len(own):
+            rows.append(
+                [title, *("" if c.empty else f"{c.cost.median():,.0f}; {c.made_seconds.median():.1f} s" for c in parts)]
+            )
     return _table(["calls", "5", "10", "20"], rows)
 
 
