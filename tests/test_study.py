@@ -6,6 +6,7 @@ import csv
 import html
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -437,6 +438,16 @@ def test_comparison_and_study_share_a_folder_and_its_page(
     (folder / "cache" / "study.json").write_text("{}")
     with pytest.warns(UserWarning, match="study.json is damaged"):
         assert load_study(folder) is None
+
+
+def test_missing_library_is_named_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "altair", None)
+    code, _, err = command(capsys, monkeypatch, "study fashion --axes samples --out found")
+    assert code == 2 and err == "error: the page needs altair: pip install 'dode[report]'\n"
+    assert not (tmp_path / "found").exists()
 
 
 @pytest.mark.parametrize(
