@@ -64,7 +64,7 @@ def test_no_solver_knows_that_distillation_exists() -> None:
 def test_importing_and_loading_needs_no_optional_library() -> None:
     code = (
         "import sys, dode; dode.load('fashion'); "
-        "print(sorted({'diffusers', 'transformers', 'matplotlib', 'scipy', 'accelerate', 'gradio'} & set(sys.modules)))"
+        "print(sorted({'diffusers', 'transformers', 'altair', 'scipy', 'accelerate', 'gradio'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

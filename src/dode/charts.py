@@ -63,7 +63,7 @@ def config(look: Look) -> Mapping[str, Any]:
     words = {"labelColor": look.ink, "titleColor": look.ink}
     fonts = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
     return {
-        "background": None,
+        "background": "transparent",
         "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif",
         "view": {"stroke": None},
         "axis": {**words, **fonts, "gridColor": look.faint, "domainColor": look.faint, "tickColor": look.faint},

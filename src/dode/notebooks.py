@@ -54,7 +54,7 @@ def rich_html(shown: RenderableType) -> str:
 
     from rich.console import Console
 
-    console = Console(record=True, file=io.StringIO(), width=_WIDTH)
+    console = Console(record=True, file=io.StringIO(), width=_WIDTH, force_jupyter=False)
     console.print(shown)
     form = '<pre style="white-space: pre; overflow-x: auto; line-height: 1.25; font-size: 0.85em">{code}</pre>'
     return console.export_html(inline_styles=True, code_format=form)
@@ -76,7 +76,7 @@ def _coefficient(value: float) -> str:
         return "<td></td>"
     strength = min(0.6, 0.1 + 0.2 * math.asinh(3 * abs(value)))
     colour = f"rgba({_ADDS if value > 0 else _TAKES}, {strength:.2f})"
-    return f'<td style="text-align: right; background: {colour}" title="{value!r}">{value:+.4g}</td>'
+    return f'<td style="text-align: right; background: {colour}" title="{float(value)!r}">{value:+.4g}</td>'
 
 
 def _right(text: str) -> str:

@@ -58,7 +58,8 @@ def ratio(errors: Array, base: Array) -> Figure:
 
 def ratios(errors: Array, pairs: Sequence[tuple[int, int]]) -> list[Figure]:
     """`ratio` for many pairs of rows of errors (m, n), (above, below): each draw of the samples is summed once for all of them."""
-    n, known = errors.shape[1], np.isfinite(errors).all(1) & errors.any(1)
+    n = errors.shape[1]
+    known: Array = np.isfinite(errors).all(axis=1) & (errors != 0).any(axis=1)
     values = [_of_means(errors[i], errors[j]) for i, j in pairs]
     found = [Figure(value, *[0.0 if value == 0 and n > 1 else math.nan] * 2) for value in values]
     places = [p for p, (i, j) in enumerate(pairs) if known[i] and known[j]]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,8 +121,11 @@ def compare(
 
     import dode
     from dode.models import BUNDLED
-    from dode.report.files import load, save, tables
-    from dode.report.folder import mark_report
+    from dode.report.files import KEPT, load, save, tables
+    from dode.report.folder import begun_report
+    from dode.report.page.evidence import Evidence
+    from dode.report.page.words import summary
+    from dode.report.study_files import load_study
 
     subject: Any
     if found.pipeline:
@@ -134,9 +135,13 @@ def compare(
         asked.refuse(model)
         subject = network_of(found, guided, batch_size, device, precision)
         given = condition_of(subject, asked.classes)
-    _check_same(load(out) if not force else None, type(subject).__name__ if found.pipeline else subject.name, out)
+    study = load_study(out)
+    for earlier in (study, None if force else load(out)):
+        _check_same(earlier, type(subject).__name__ if found.pipeline else subject.name, out)
     looks = extractor or ("fashion" if model in BUNDLED else _NO_EXTRACTOR)
-    cache = mark_report(out)
+    cache = context.with_resource(begun_report(out))
+    if force:  # from here on it is another comparison
+        (out / KEPT).unlink(missing_ok=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True) as bar, resumable(cache, bar.console), failing_in_a_line():
         task = bar.add_task("comparing", total=None)
@@ -164,11 +169,11 @@ def compare(
             **given,
         )
         bar.update(task, description="writing the page")
-        written = save(result, out, overwrite=True)
+        written = save(result, out, overwrite=True, study=study)
     for table in tables(result):
         console.print(table)
-    for note in result.setting.notes:
-        console.print(note, highlight=False, soft_wrap=True)
+    for line in (summary(Evidence(result)).headline, *result.setting.notes):
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(f"wrote {written[0]}", highlight=False, soft_wrap=True)
 
 
@@ -194,7 +199,7 @@ def _check_same(earlier: Any, name: str, out: Path) -> None:
     """A report is of one model."""
     if earlier is not None and earlier.setting.model != name:
         raise FileExistsError(
-            f"{out} holds a comparison of {earlier.setting.model}, and this is of {name}: choose another folder, or start over (--force)"
+            f"{out} holds a report on {earlier.setting.model}, and this is on {name}: choose another folder, or start over (--force)"
         )
 
 
@@ -202,7 +207,7 @@ def study(
     context: typer.Context,
     model: Model,
     out: Annotated[
-        Path, typer.Option(help="The folder for the page (study.md), study.csv and the plots; made if it is not there.")
+        Path, typer.Option(help="The folder of the report; made if it is not there. What one has is not made again.")
     ],
     solver: Annotated[str, typer.Option(help="The solver that is distilled.")] = "deis",
     nfe: Annotated[int, typer.Option(help="Number of network evaluations, but for the axis nfe.")] = 5,
@@ -227,13 +232,14 @@ def study(
     device: Device = None,
     force: Force = False,
 ) -> None:
-    """Study how the error depends on samples, teacher, seed, guidance, classes and budget: a page with numbers and plots.
+    """Study how the error depends on samples, teacher, seed, guidance, classes and budget: a section of the report's page, with plots.
 
-    The paper's method (lambda alone) and the end-to-end fit are studied side by side.
+    The paper's method (lambda alone) and the end-to-end fit are studied side by side. The folder may be one of `dode compare`.
 
-    An interrupted study goes on where it was when the same command is given again; --force starts over.
+    An interrupted study goes on where it was when the same command is given again, and other axes and values are added to those that the
+    folder has. --force starts the study over, and leaves a comparison as it is.
 
-    For example: dode study fashion --axes samples,seeds --out study
+    For example: dode study fashion --axes samples,seeds --out report
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -242,25 +248,30 @@ def study(
     names = [name.strip() for name in axes.split(",")]
     chosen, stops, others = solver_of(solver, option), grid_of(grid), axis_values(values)
     labels = labels_of(classes)
-    context.with_resource(output_folder(out, "study*"))
+    context.with_resource(output_folder(out, "*"))
 
-    from dode.report.axes import NAMES, Result
+    from dode.report.files import load
+    from dode.report.folder import check_own
+    from dode.report.outcomes import NAMES, Outcome
     from dode.report.study import study as run
-    from dode.report.study_page import PAGE, RECORDS, check_output
+    from dode.report.study_files import KEPT, RECORDS, load_study, save_study
+    from dode.report.study_tables import tables
 
-    check_output(out, names, overwrite=force)
+    check_own(out, overwrite=force)
     denoiser = denoiser_of(model, guidance_of(guidance_scale, None, guidance_rescale), batch_size, device)
+    comparison, earlier = load(out), None if force else load_study(out)
+    _check_same(comparison, denoiser.name, out)
     condition = condition_of(denoiser, labels)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True) as bar, resumable(out / RECORDS, bar.console):
         task = bar.add_task("studying", total=None)
 
-        def show(axis: str, result: Result, done: int, total: int) -> None:
-            if done == 1:  # all is checked: from here on the folder holds an unfinished study
-                (out / PAGE).unlink(missing_ok=True)
-            case = result.case
+        def show(axis: str, outcome: Outcome, done: int, total: int) -> None:
+            if force and done == 1:  # all is checked: from here on it is another study
+                (out / KEPT).unlink(missing_ok=True)
+            case = outcome.case
             where = " ".join(f"{axis} {case.value} {case.series}".split())
-            found = result.skipped or f"{result.error:.3e}, {result.gain[0]:.3f} of the base's"
+            found = outcome.skipped or f"{outcome.error:.3e}, {outcome.gain[0]:.3f} of the base's"
             bar.console.print(f"{where}, {NAMES[case.method]}: {found}", highlight=False, soft_wrap=True)
             bar.update(task, completed=done, total=total)
 
@@ -278,16 +289,19 @@ def study(
             seed=seed,
             records=out / RECORDS,
             restart=force,
+            earlier=earlier,
+            command=command_line(),
             on_result=show,
             **condition,
         )
-    written = result.save(out, overwrite=force, command=shlex.join(["dode", *sys.argv[1:]]))
-    for table in result.tables():
+        bar.update(task, description="writing the page")
+        written = save_study(result, out, comparison=comparison)
+    for table in tables(result):
         console.print(table)
     for name, reason in result.skipped.items():
         console.print(f"skipped {name}: {reason}", highlight=False, soft_wrap=True)
-    console.print(f"in all {result.effort}", highlight=False, soft_wrap=True)
-    console.print("wrote " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
+    console.print(f"in all {result.cost}", highlight=False, soft_wrap=True)
+    console.print(f"wrote {written[0]}", highlight=False, soft_wrap=True)
 
 
 def report(
@@ -303,9 +317,15 @@ def report(
         raise FileNotFoundError(f"{folder} does not exist, or is no folder: name one from `dode compare` or `dode study`")
     with output_folder(folder, "*"):
         from dode.report.files import load, save
+        from dode.report.study_files import load_study, save_study, write_tables
 
-        found = load(folder)
-        if found is None:
-            raise ValueError(f"{folder} holds no finished comparison: give the command that makes it again")
-        written = save(found, folder, overwrite=True)
+        comparison, study = load(folder), load_study(folder)
+        if comparison is not None:
+            if study is not None:
+                write_tables(study, folder)
+            written = save(comparison, folder, overwrite=True, study=study)
+        elif study is not None:
+            written = save_study(study, folder)
+        else:
+            raise ValueError(f"{folder} holds no finished report: give the command that makes it again")
     console.print(f"wrote {written[0]}", highlight=False, soft_wrap=True)

@@ -170,6 +170,8 @@ class Distilled:
         evaluations: network evaluations of one sample by purpose, in this run; all but "measurement" made the result.
         settings: what it was made with: model, effort, teacher, samples, seed.
         saved: evaluations that a cache made unnecessary: those that made the result are `cost` and these.
+        charged: evaluations that the result takes where nothing is kept, its measurement left out: what counts against the budget, the same
+            with a cache and without.
     """
 
     tableau: Tableau
@@ -194,6 +196,7 @@ class Distilled:
     evaluations: Mapping[str, int]
     settings: Mapping[str, Any]
     saved: int = 0
+    charged: int = 0
 
     @property
     def lambdas(self) -> Array:

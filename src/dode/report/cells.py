@@ -115,7 +115,7 @@ def learned(
     cond: Condition,
     *,
     seed: int,
-    cache: Path,
+    cache: Path | None,
     options: Mapping[str, Any],
     finish: Callable[[Distilled], Distilled],
 ) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def learned(
     return {
         "tableau": to_json(made.tableau),
         "lambdas": to_json(lambdas),
-        "evaluations": made.cost + made.saved,
+        "evaluations": made.charged,
         "seconds": made.seconds,
         "notes": list(made.warnings),
         "skipped": "",

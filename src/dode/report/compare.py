@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from dode.conditions import as_condition
+from dode.conditions import Condition, as_condition
 from dode.denoisers import Denoiser
 from dode.grids import GridLike
 from dode.report.cells import TableauLike, wanted_cells
@@ -70,12 +71,12 @@ def compare(
     with _folder(cache) as folder, network_clock(denoiser) as clock:
         began, total = time.perf_counter(), len(wanted)
         told("reading the network", 0, total)
-        key = network_key(denoiser, cond, seed, subject)
+        key = _key(denoiser, cond, seed, subject, kept=cache is not None)
         making = Making(
             denoiser,
             cond,
             subject,
-            key,
+            key or uuid4().hex,
             folder,
             samples=samples,
             seed=seed,
@@ -84,6 +85,7 @@ def compare(
             extractor=extractor,
             images=images,
             restart=restart,
+            known=key is not None,
         )
         before = denoiser.evaluations
         told("the reference", 0, total)
@@ -105,6 +107,20 @@ def compare(
         seconds=sum(record["seconds"] for record in records),
         network_share=clock.seconds / wall if denoiser.evaluations > before else math.nan,
     )
+
+
+def _key(denoiser: Denoiser, cond: Condition, seed: int, subject: Subject, *, kept: bool) -> str | None:
+    """What the network is known by; None where it cannot be told from another one, and nothing is kept.
+
+    Raises:
+        TypeError: it cannot be told, and is to be.
+    """
+    try:
+        return network_key(denoiser, cond, seed, subject)
+    except TypeError:
+        if kept:
+            raise
+        return None
 
 
 @contextmanager

@@ -49,11 +49,11 @@ class Courses:
         tableau: the reference's.
         noise, cond: a few noises with their condition.
         decode: from samples to pictures; None where they are pictures, or nothing to look at.
-        cache: keeps the reference's states.
+        cache: keeps the reference's states; None for memory.
     """
 
     def __init__(
-        self, denoiser: Denoiser, tableau: Tableau, noise: Tensor, cond: Condition, decode: Decode | None, cache: Cache
+        self, denoiser: Denoiser, tableau: Tableau, noise: Tensor, cond: Condition, decode: Decode | None, cache: Cache | None
     ) -> None:
         self._schedule: NoiseSchedule = denoiser.schedule
         self._decode = decode

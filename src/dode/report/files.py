@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from dode.files import write_atomically
 from dode.report.folder import CACHE, TABLEAUX, check_no_report, mark_report
 from dode.report.results import Comparison, Result, comparison_from_json, to_json
 
-TABLE, DATA, WHOLE = "results.csv", "results.json", "comparison.json"
+# The tables, and what the last finished comparison found.
+TABLE, DATA, KEPT = "results.csv", "results.json", f"{CACHE}/comparison.json"
 # Figures that a terminal shows, where there are such.
 _SHOWN = ("error", "fid")
 
@@ -61,23 +63,20 @@ def save(comparison: Comparison, folder: Path, *, overwrite: bool = False, study
             written.append(path)
     # The page is made of what is kept, so that it is the same when it is made again.
     whole = sealed(to_json(comparison))
-    _write(folder / CACHE / WHOLE, lambda path: path.write_text(whole, encoding="utf-8"))
+    _write(folder / KEPT, lambda path: path.write_text(whole, encoding="utf-8"))
     return [*write(folder, comparison=comparison, study=study), *written]
 
 
 def load(folder: Path) -> Comparison | None:
-    """The comparison that a folder holds; None where there is none.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    path = folder / CACHE / WHOLE
-    if not path.is_file():
-        return None
+    """The finished comparison of a folder; None where there is none. A damaged one is none, which is said."""
+    path = folder / KEPT
     try:
         return comparison_from_json(unsealed(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}): give the command that made it again, which makes it anew") from None
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        warnings.warn(f"{path} is damaged: give the command again that made it, for which no cell is made again", stacklevel=2)
+        return None
 
 
 def tableau_name(result: Result) -> str:

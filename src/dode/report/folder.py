@@ -5,15 +5,15 @@ A folder whose cache carries this program's mark is a report of its own, finishe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from dode.files import write_atomically
 
 # What a report is made of, and what it keeps; the page is `dode.report.page`'s.
 PAGE, CACHE, TABLEAUX, PLOTS = "index.html", "cache", "tableaux", "plots"
-_NAMES = (PAGE, "results.csv", "results.json", TABLEAUX, PLOTS)
+_NAMES = (PAGE, "results.csv", "results.json", "study.csv", "study.json", TABLEAUX, PLOTS)
 # https://bford.info/cachedir/: programs that copy folders may leave this one out.
 _TAG, _MARK = "CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n# What a report of dode has found.\n"
 
@@ -58,44 +58,14 @@ def mark_report(folder: Path) -> Path:
     return cache
 
 
-def records_of(page: str) -> str:
-    """The name of the records that belong to a page."""
-    return str(Path(page).with_suffix(".jsonl"))
-
-
-def check_report(folder: Path, names: Sequence[str], page: str, *, overwrite: bool) -> None:
-    """The checks of `save_report`, to be made before long work. What an interrupted run left is no hindrance: records without a page.
-
-    Raises:
-        FileNotFoundError: no such folder.
-        FileExistsError: it has some of the files and `overwrite` is False.
-        ImportError: matplotlib is not installed.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"the folder {folder} does not exist: make it first")
-    unfinished = (folder / records_of(page)).exists() and not (folder / page).exists()
-    there = [name for name in (*names, page) if (folder / name).exists()]
-    if there and not overwrite and not unfinished:
-        raise FileExistsError(f"{folder} already has {', '.join(there)}: choose another folder, or start over (--force)")
-    require_matplotlib()
-
-
-def save_report(
-    folder: Path, writers: Mapping[str, Callable[[Path], object]], page: str, text: str, *, overwrite: bool
-) -> list[Path]:
-    """Write files by name, then the page, which says that the report is finished; errors as `check_report`."""
-    check_report(folder, list(writers), page, overwrite=overwrite)
-    for name, writer in writers.items():
-        write_atomically(folder / name, writer, overwrite=True)
-    write_atomically(folder / page, lambda path: path.write_text(text, encoding="utf-8"), overwrite=True)
-    return [folder / name for name in (*writers, page)]
-
-
-def require_matplotlib() -> Any:
-    """The matplotlib module with its figures; ImportError that names the extra where it is not installed."""
+@contextmanager
+def begun_report(folder: Path) -> Iterator[Path]:
+    """The cache of a report that is being made; a folder that was none is none again where nothing came of it. Errors as `mark_report`."""
+    before = is_report(folder)
+    cache = mark_report(folder)
     try:
-        import matplotlib
-        import matplotlib.figure
-    except ImportError:
-        raise ImportError("plots need matplotlib: pip install 'dode[report]'") from None
-    return matplotlib
+        yield cache
+    finally:
+        if not before and [path.name for path in cache.iterdir()] == [_TAG]:
+            (cache / _TAG).unlink()
+            cache.rmdir()

@@ -95,6 +95,7 @@ class Making:
         shown: how many samples are pictured.
         extractor, images: of image metrics; as `dode.report.scores.Scores`.
         restart: forget what the cache holds.
+        known: the network can be told from others, so that runs of it are found again in a cache.
     """
 
     def __init__(
@@ -112,9 +113,10 @@ class Making:
         extractor: Any = None,
         images: Any = None,
         restart: bool = False,
+        known: bool = True,
     ) -> None:
         self.denoiser, self.cond, self.subject, self.key = denoiser, cond, subject, key
-        self.shown, self.seed, self._folder = shown, seed, folder
+        self.shown, self.seed, self._folder, self._known = shown, seed, folder, known
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob("*.safetensors") if restart else ():
             path.unlink()
@@ -175,7 +177,7 @@ class Making:
                 wanted,
                 self.cond,
                 seed=self.seed,
-                cache=self._folder / UNDER_WAY,
+                cache=self._folder / UNDER_WAY if self._known else None,
                 options=self.subject.options,
                 finish=self.subject.finish,
             ),
@@ -199,7 +201,8 @@ class Making:
     def _courses(self) -> Courses:
         count = noises_followed(self.parts.tableau, bytes_of(self._first(1)[0]))
         noise, cond = self._first(min(self.parts.samples, count))
-        return Courses(self.denoiser, self.parts.tableau, noise, cond, self.subject.decode, self.parts.cache)
+        cache = self.parts.cache if self._known else None
+        return Courses(self.denoiser, self.parts.tableau, noise, cond, self.subject.decode, cache)
 
     def _first(self, count: int) -> tuple[torch.Tensor, Condition]:
         """The first noises with their condition."""

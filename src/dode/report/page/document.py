@@ -115,7 +115,7 @@ def _bundle() -> str:
     from markupsafe import Markup
 
     # In a scope of its own: it has hundreds of names of one letter.
-    text = vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    text = vl_convert.javascript_bundle(None).replace("</script", "<\\/script")
     return Markup(f"(() => {{\n{text}\n}})();")
 
 
@@ -123,7 +123,7 @@ def _bundle() -> str:
 def _asset(name: str) -> str:
     from markupsafe import Markup
 
-    return Markup(files("dode.report.page").joinpath(_TEMPLATES, name).read_text(encoding="utf-8"))
+    return Markup((files("dode.report.page") / _TEMPLATES / name).read_text(encoding="utf-8"))
 
 
 def _policy(scripts: Sequence[str]) -> str:
