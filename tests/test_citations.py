@@ -14,7 +14,7 @@ import dode
 from dode.citations import METHOD, PAPERS, bibtex
 from dode.cli import app
 from dode.distillation import PAPER
-from dode.grids import FAMILIES
+from dode.grids import FAMILIES, PUBLISHED
 from dode.schedules import VP
 from dode.solvers import REGISTRY
 
@@ -64,13 +64,19 @@ def test_the_source_of_a_solver_names_the_numbers_of_its_papers(family):
 
 
 def test_grids_name_papers_that_are_there():
-    assert {key for grid in FAMILIES.values() for key in grid.papers} <= set(PAPERS)
+    assert {key for grid in (FAMILIES | PUBLISHED).values() for key in grid.papers} <= set(PAPERS)
 
 
 def test_a_tableau_cites_solver_and_grid_and_no_method():
     tableau = dode.solver("ddim").tableau(SCHEDULE, nfe=4, grid="karras")
     assert keys(tableau.cite()) == ["song2021ddim", "karras2022edm"]
     assert "% the grid, karras" in tableau.cite()
+
+
+@pytest.mark.parametrize("name", ["ays-sd15", "ays-sdxl"])
+def test_a_published_grid_is_cited(name):
+    tableau = dode.solver("unipc").tableau(VP.scaled_linear(), nfe=5, grid=name)
+    assert keys(tableau.cite()) == ["zhao2023unipc", "sabour2024ays"]
 
 
 def test_options_of_solver_and_grid_change_nothing():

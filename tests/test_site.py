@@ -36,7 +36,8 @@ def test_a_command_s_page_has_every_option_once(name, command):
                 assert len(re.findall(rf"^\|[^|]*`{re.escape(flag)}`", table, re.MULTILINE)) == 1, flag
     rows = [line for line in table.splitlines() if line.startswith("| `")]
     assert len(rows) == len(command.params)
-    assert all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in rows)
+    # A bar in code is no end of a cell.
+    assert all(len(re.findall(r"(?<!\\)\|", re.sub("`[^`]*`", "", row))) == 5 for row in rows)
 
 
 def test_defaults_and_types_are_the_commands_own():

@@ -183,10 +183,10 @@ def of_solver(name: str) -> dict[str, str]:
 
 def of_tableau(tableau: Tableau) -> dict[str, str]:
     """The papers of a tableau: of its solver, its grid, its first output, and of the method where it was distilled."""
-    from dode.grids import FAMILIES
+    from dode.grids import FAMILIES, PUBLISHED
 
     found = of_solver(tableau.solver)
-    grid = FAMILIES.get(_first_word(tableau.grid))
+    grid = (FAMILIES | PUBLISHED).get(_first_word(tableau.grid))
     if grid is not None:
         for key in grid.papers:
             found.setdefault(key, f"the grid, {grid.name}")

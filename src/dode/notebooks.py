@@ -54,7 +54,7 @@ def rich_html(shown: RenderableType) -> str:
 
     from rich.console import Console
 
-    console = Console(record=True, file=io.StringIO(), width=_WIDTH)
+    console = Console(record=True, file=io.StringIO(), width=_WIDTH, force_jupyter=False)
     console.print(shown)
     form = '<pre style="white-space: pre; overflow-x: auto; line-height: 1.25; font-size: 0.85em">{code}</pre>'
     return console.export_html(inline_styles=True, code_format=form)

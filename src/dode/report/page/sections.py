@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from dode.citations import bibtex, of_tableaux
 from dode.report.page.cost import cost_table
 from dode.report.page.curves import curves, label, methods
 from dode.report.page.drawing import Chart
@@ -97,10 +98,5 @@ def _notes(comparison: Comparison) -> list[str]:
 
 
 def _citations(comparison: Comparison) -> str:
-    """BibTeX of the papers whose solvers and methods were run, each once; "" where tableaux cannot tell."""
-    entries: dict[str, None] = {}
-    for result in comparison.measured:
-        cite = getattr(result.tableau, "cite", None)
-        if cite is not None:
-            entries |= dict.fromkeys(part.strip() for part in cite().split("\n\n") if part.strip())
-    return "\n\n".join(entries)
+    """BibTeX of the papers whose solvers, grids and methods were run, each once."""
+    return bibtex(of_tableaux(result.tableau for result in comparison.measured if result.tableau is not None))
