@@ -1,5 +1,5 @@
 # Everything runs in .venv, which is made on first use. Where no torch is present, a CPU build of 2.13.0 is installed first.
-.PHONY: demo test fuzz lint clean
+.PHONY: demo test fuzz lint docs clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,6 +21,10 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# No page is asked of another host, and a warning is an error; the library's own advertisement is not shown.
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 $(VENV)/ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install torch==2.13.0
@@ -28,4 +32,4 @@ $(VENV)/ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site

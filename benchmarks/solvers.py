@@ -2,22 +2,22 @@
 
     python benchmarks/solvers.py fashion [--effort fast] [--nfe 4 5 6 8 10 20] [--work .benchmarks] [--out docs/benchmarks]
 
-256 held-out noises that no choice saw, against one 500-NFE reference; default grids. Where distilled is worse than its base it is
-printed at the end. Table and plot go into a folder EFFORT-NETWORK of --out. An interrupted run goes on where it was.
+256 held-out noises that no choice saw, against one 200-NFE reference; default grids. Where distilled is worse than its base it is
+printed at the end. The table goes into --out as EFFORT-NETWORK.md. An interrupted run goes on where it was.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
-from common import HELD_OUT, REFERENCE_NFE, SEED, Store, held_out, network, options
-from rich.console import Console
+from common import HELD_OUT, REFERENCE_NFE, SEED, network, options, publish
 
 import dode
-from dode.distillation import PAPER
-from dode.report.compare import Comparison, Entry, compare_one
-from dode.report.reference import reference_run
+from dode import statistics
+from dode.report import Comparison
+from dode.report.cells import METHODS
+from dode.report.results import Result
 from dode.solvers import REGISTRY
 
 BUDGETS = (4, 5, 6, 8, 10, 20)
@@ -25,37 +25,66 @@ BUDGETS = (4, 5, 6, 8, 10, 20)
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--effort", default="fast", choices=("paper", "fast", "balanced", "thorough"))
+    parser.add_argument("--effort", default="fast", choices=METHODS)
     parser.add_argument("--nfe", type=int, nargs="+", default=BUDGETS)
     args = parser.parse_args()
-    console = Console(width=120)
     denoiser, cond = network(args.network)
-    store = Store(args.work / args.network)
-    batch = held_out(denoiser, cond, store)
+    found = dode.compare(
+        denoiser,
+        list(REGISTRY),
+        args.nfe,
+        efforts=[args.effort],
+        samples=HELD_OUT,
+        reference_nfe=REFERENCE_NFE,
+        seed=SEED,
+        cache=args.work / args.network / "compare",
+        told=lambda words, done, total: print(f"{done} of {total}: {words}", flush=True),
+        **cond,
+    )
+    publish(page(found, args.effort), f"{args.effort}-{args.network}", args.out)
 
-    entries = []
-    for name in REGISTRY:
-        for nfe in args.nfe:
-            key = f"{name} {nfe}, base and {args.effort}"
 
-            def compute(name: str = name, nfe: int = nfe) -> dict[str, Any]:
-                how = PAPER if args.effort == "paper" else {"effort": args.effort}
-                entry = compare_one(denoiser, dode.solver(name), nfe, batch, options={"seed": SEED, **how}, cond=cond)
-                return {"base": entry.base.tolist(), "distilled": entry.distilled.tolist(), "skipped": entry.skipped}
+def page(found: Comparison, effort: str) -> Iterator[str]:
+    """A table with a row a solver, and the cells whose distilled tableau is worse than its base."""
+    yield f"# {found.setting.model}: base → {effort}"
+    yield ""
+    yield (
+        f"Mean square distance of the end point to that of {found.reference.name} (itself about {found.reference.error:.1e} off), "
+        f"{found.setting.samples} noises, {found.setting.device}. `python benchmarks/solvers.py {found.setting.model} --effort {effort}`"
+    )
+    yield ""
+    yield "| solver | " + " | ".join(f"NFE {nfe}" for nfe in found.budgets) + " |"
+    yield "|---" * (1 + len(found.budgets)) + "|"
+    for solver in found.solvers:
+        of_solver = {r.cell.nfe: r for r in found.measured if r.cell.solver == solver and r.cell.method == effort}
+        yield f"| {solver} | " + " | ".join(_pair(found, of_solver.get(nfe)) for nfe in found.budgets) + " |"
+    yield ""
+    distilled = [r for r in found.measured if not r.cell.base]
+    worse = [line for r in distilled if (line := _worse(found, r))]
+    yield f"Distilled is worse than its base in {len(worse)} of {len(distilled)} cells."
+    yield from worse
 
-            found = store.get(key, compute)
-            entry = Entry(name, nfe, np.array(found["base"]), np.array(found["distilled"]), found["skipped"])
-            entries.append(entry)
-            numbers = entry.skipped or f"{entry.base.mean():.3e} -> {entry.distilled.mean():.3e} ({entry.ratio:.3f})"
-            console.print(f"{name:14} NFE {nfe:>2}  {numbers}", highlight=False)
-    how = "the paper's method" if args.effort == "paper" else f"effort={args.effort!r}"
-    result = Comparison(tuple(entries), denoiser.name, str(reference_run(REFERENCE_NFE)), HELD_OUT, how, SEED)
-    console.print(result.markdown(), soft_wrap=True)
-    console.print("\n".join(result.exceptions()), highlight=False)
-    if args.out:
-        folder = args.out / f"{args.effort}-{args.network}"
-        folder.mkdir(exist_ok=True)
-        result.save(folder, overwrite=True)
+
+def _pair(found: Comparison, result: Result | None) -> str:
+    base = None if result is None else found.base_of(result)
+    if result is None or base is None:
+        return "-"
+    return f"{base.errors.mean():.2e} → {result.errors.mean():.2e}"
+
+
+def _worse(found: Comparison, result: Result) -> str:
+    """A line about a cell whose mean or median error is above its base's; "" for others."""
+    base = found.base_of(result)
+    if base is None:
+        return ""
+    means = result.errors.mean() > base.errors.mean()
+    medians = np.median(result.errors) > np.median(base.errors)
+    if not (means or medians):
+        return ""
+    ratio = statistics.ratio(result.errors, base.errors)
+    return (
+        f"- {result.cell}: ratio of the means {ratio}, of the medians {np.median(result.errors) / np.median(base.errors):.3g}"
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import json, os, sys, traceback
 
 sys.path.insert(0, os.getcwd())
 from dode import cli
-import dode.report, matplotlib.figure
+import altair, dode.report
 
 def child(arguments, shown, errors):
     for handle, path in ((1, shown), (2, errors)):

@@ -144,17 +144,35 @@ def test_a_budget_too_small_is_said(folder: Path) -> None:
     assert "the end-to-end fit made no step (the budget is spent)" in shown
 
 
-def test_compare_writes_table_and_plot(folder: Path) -> None:
-    shown = succeed(
-        folder, "compare", "networks:linear", "--solver", "ddim,pndm", "--nfe", "2,4", "--out", "report", "--paper",
-        "--held-out", "4", "--reference-nfe", "20",
-    )  # fmt: skip
-    assert "pndm" in shown
-    files = sorted(p.name for p in (folder / "report").iterdir())
-    assert files == ["comparison.csv", "comparison.jsonl", "comparison.md", "comparison.png"]
-    assert len((folder / "report" / "comparison.csv").read_text().splitlines()) == 5
-    assert Image.open(folder / "report" / "comparison.png").width > 500
-    fail(folder, "already has", "compare", "networks:linear", "--solver", "ddim", "--nfe", "2", "--out", "report")
+def test_compare_makes_a_report_and_goes_on_in_it(folder: Path) -> None:
+    small = ("--samples", "4", "--reference-nfe", "20", "--out", "report")
+    out = folder / "report"
+    shown = succeed(folder, "compare", "networks:curved", "--solver", "ddim", "--nfe", "2", "--effort", "paper", *small)
+    assert "wrote report/index.html" in shown
+    assert {p.name for p in out.iterdir()} == {"cache", "index.html", "plots", "results.csv", "results.json", "tableaux"}
+    assert [p.name for p in (out / "tableaux").iterdir()] == ["ddim-paper-2.json"]
+    # A saved tableau and a solver more; what is there is no hindrance.
+    (out / "tableaux" / "ddim-paper-2.json").rename(folder / "mine.json")
+    more = ("--solver", "ddim,pndm", "--nfe", "2", "--effort", "paper", "--tableau", "mine.json", *small)
+    shown = succeed(folder, "compare", "networks:curved", *more)
+    assert "pndm" in shown and "mine.json" in shown
+    rows = json.loads((out / "results.json").read_text())
+    assert [(row["solver"], row["method"], bool(row["skipped"])) for row in rows] == [
+        ("ddim", "base", False), ("ddim", "paper", False), ("pndm", "base", True), ("pndm", "paper", True),
+        ("ddim", "mine.json", False),
+    ]  # fmt: skip
+    assert rows[1]["error"] == rows[4]["error"]
+    (out / "index.html").unlink()
+    assert "wrote report/index.html" in succeed(folder, "report", "report")
+    assert (out / "index.html").is_file()
+    # Bad input is one line, before any work.
+    fail(folder, "made for the schedule", "compare", "networks:scaled", "--tableau", "mine.json", "--out", "other")
+    fail(folder, "holds a report on curved", "compare", "networks:linear", "--solver", "ddim", "--nfe", "2", *small)
+    fail(folder, "holds no finished report", "report", ".")
+    (folder / "foreign").mkdir()
+    (folder / "foreign" / "results.csv").touch()
+    foreign = ("--solver", "ddim", "--nfe", "2", "--out", "foreign")
+    fail(folder, "which no report of dode made", "compare", "networks:linear", *foreign)
 
 
 def test_models_and_solvers_are_listed(folder: Path) -> None:
@@ -163,7 +181,7 @@ def test_models_and_solvers_are_listed(folder: Path) -> None:
     assert succeed(folder, "--version").strip() == dode.__version__
 
 
-@pytest.mark.parametrize("command", ["distill", "sample", "show", "models", "compare", "study"])
+@pytest.mark.parametrize("command", ["distill", "sample", "show", "models", "compare", "study", "report"])
 def test_help_of_every_command(folder: Path, command: str) -> None:
     assert "Usage" in succeed(folder, command, "--help")
 

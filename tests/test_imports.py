@@ -12,13 +12,14 @@ SOURCE = Path(__file__).parent.parent / "src" / "dode"
 # Lowest first; a module may import from its own layer and from those before it.
 LAYERS = (
     ("names", "foreign", "reading", "schemas", "stopping", "files", "locks", "noise"),
-    ("host", "distances", "guidance", "notes", "finite", "defaults", "outputs"),
+    ("charts", "host", "distances", "guidance", "notes", "finite", "defaults", "outputs"),
     ("schedules",),
     ("statistics",),
     ("grids",),
     ("rows",),
-    ("tableau", "conditions", "models"),
-    ("solvers", "calling", "inpainting", "amplification", "cache"),
+    # A tableau knows the papers of its solver, which the registry names.
+    ("tableau", "notebooks", "citations", "solvers", "conditions", "models"),
+    ("calling", "inpainting", "amplification", "cache"),
     ("denoisers",),
     ("fingerprint",),
     ("first_output",),
@@ -29,6 +30,7 @@ LAYERS = (
     ("loading", "images", "metrics", "report"),
     ("integrations",),
     ("front",),
+    ("serve",),
     ("cli", "__main__", "__init__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -63,7 +65,7 @@ def test_no_solver_knows_that_distillation_exists() -> None:
 def test_importing_and_loading_needs_no_optional_library() -> None:
     code = (
         "import sys, dode; dode.load('fashion'); "
-        "print(sorted({'diffusers', 'transformers', 'matplotlib', 'scipy', 'accelerate'} & set(sys.modules)))"
+        "print(sorted({'diffusers', 'transformers', 'altair', 'scipy', 'accelerate', 'gradio'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -83,6 +85,7 @@ LIGHT = (
         "statistics",
         "tableau",
         "solvers",
+        "citations",
         "loading",
     ),
     *(

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fake_device import FakeDevice
 from PIL import Image
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ from dode.metrics import (
 )
 from dode.metrics.classes import ClassSums
 from dode.metrics.extractors import Seen
+from dode.metrics.intervals import share
 from dode.metrics.paired import CLOSEST
 from dode.report.results import METRICS
 
@@ -163,32 +165,24 @@ def test_kernel_distance_is_unbiased_and_pairs_do_not_pull_it_down() -> None:
 def test_precision_and_recall_are_their_definition(n: int, m: int) -> None:
     x, y = features(n, 4), features(m, 4, seed=1, scale=0.7, shift=0.3)
 
-    def share(queries: np.ndarray, others: np.ndarray) -> float:
+    def inside(queries: np.ndarray, others: np.ndarray) -> float:
         radii = [sorted(np.linalg.norm(others - one, axis=1))[3] for one in others]
         return np.mean([any(np.linalg.norm(q - one) <= r for one, r in zip(others, radii)) for q in queries])
 
     precision, recall = precision_and_recall(x, y)
-    assert (precision.value, recall.value) == (share(x, y), share(y, x))
+    assert (precision.value, recall.value) == (inside(x, y), inside(y, x))
 
 
 def test_intervals_of_precision_leave_out_groups_and_make_the_balls_again() -> None:
-    """As brute force does, where the shortcuts of blocks and of certain cases are not taken."""
-    from dode.metrics import manifold
-    from dode.metrics.intervals import by_group, group_slices
-
-    x, y = by_group(features(90, 3)), by_group(features(70, 3, seed=1, scale=0.6))
-    radii = manifold._radii(y, 3, 10)
-    for g, part in enumerate(group_slices(70)):
-        rest = np.delete(y, part, axis=0)
-        expected = [sorted(((rest - one) ** 2).sum(1))[3] for one in rest]
-        assert np.delete(radii[1 + g], part) == pytest.approx(expected, abs=1e-12)
-    found = manifold._inside(x, y, 3, 10)
-    left_out = []
-    for own, part in zip(group_slices(90), group_slices(70)):
-        queries, others = np.delete(x, own, axis=0), np.delete(y, part, axis=0)
-        left_out.append(manifold._inside(queries, others, 3, 0).value)
-    half = 1.8331129 * math.sqrt(9 * np.var(left_out))
-    assert found.low == pytest.approx(min(found.value - half, manifold._inside(x, y, 3, 0).low), abs=1e-9)
+    """As it is without the shortcuts for what is certain."""
+    x, y = features(90, 3), features(70, 3, seed=1, scale=0.6)
+    left_out = [precision_and_recall(*(np.delete(each, slice(g, None, 10), axis=0) for each in (x, y))) for g in range(10)]
+    for which, n in ((0, 90), (1, 70)):
+        found = precision_and_recall(x, y)[which]
+        half = 1.8331129 * math.sqrt(9 * np.var([each[which].value for each in left_out]))
+        judged = share(found.value * n, n)
+        assert found.low == pytest.approx(max(0.0, min(found.value - half, judged.low)), abs=1e-9)
+        assert found.high == pytest.approx(min(1.0, max(found.value + half, judged.high)), abs=1e-9)
 
 
 def test_inception_score_is_one_where_all_are_alike_and_the_classes_where_all_differ() -> None:
@@ -392,6 +386,19 @@ def test_pairs_of_no_pictures_are_refused() -> None:
 
 
 # Extractors
+
+
+def test_images_elsewhere_are_looked_at() -> None:
+    device = FakeDevice()
+    with device:
+        there = device.put(images(4))
+        assert (extractor_of("fashion")(there).features == extractor_of("fashion")(images(4)).features).all()
+        assert (flat()(there).features == flat()(images(4)).features).all()
+        found = Paired()
+        found.add(there, images(4, seed=1))
+        found.add(images(4), device.put(images(4, seed=1)))
+    psnr = np.concatenate(found._parts["psnr"])
+    assert (psnr[:4] == psnr[4:]).all()
 
 
 def test_the_bundled_extractor_takes_any_precision_and_cuts_what_lies_outside() -> None:

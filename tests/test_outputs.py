@@ -153,7 +153,7 @@ def waiting():
 MODEL = "held_networks:waiting"
 COMMANDS = {
     "distill": f"distill {MODEL} --solver ddim --nfe 3 --paper --samples 4 --held-out 2 --teacher-scale 2 --out out.json",
-    "compare": f"compare {MODEL} --solver ddim --nfe 3 --paper --held-out 2 --reference-nfe 20 --out out",
+    "compare": f"compare {MODEL} --solver ddim --nfe 3 --effort paper --samples 2 --reference-nfe 20 --out out",
     "study": f"study {MODEL} --nfe 3 --samples 8 --held-out 2 --reference-nfe 20 --axes seeds --values seeds=0,1 --out out",
 }
 

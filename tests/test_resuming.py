@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
 import time
@@ -94,7 +95,7 @@ COMMANDS = {
     "--grid uniform",
     "thorough": "distill quick_networks:quick --solver ddim --nfe 3 --samples 16 --validation 8 --held-out 4 --budget 4000 --cache kept "
     "--effort thorough",
-    "compare": "compare quick_networks:quick --solver ddim,deis --nfe 3,4 --held-out 4 --reference-nfe 20 --paper",
+    "compare": "compare quick_networks:quick --solver ddim --nfe 3,4 --samples 4 --reference-nfe 20 --effort paper",
     "study": "study quick_networks:quick --nfe 3 --samples 8 --held-out 6 --reference-nfe 20 --axes seeds --values seeds=0,1",
 }
 
@@ -118,13 +119,23 @@ def found(out: Path) -> dict[str, Any]:
                 files[path.name] = picture.tobytes()
         elif path.suffix == ".csv":
             with path.open(newline="") as file:
-                files[path.name] = [{k: v for k, v in row.items() if k != "seconds_a_fit"} for row in csv.DictReader(file)]
+                files[path.name] = [_lasting(row) for row in csv.DictReader(file)]
+        elif path.suffix == ".json":
+            files[path.name] = [_lasting(row) for row in json.loads(path.read_text())]
+        elif path.suffix == ".html":
+            assert path.read_text().rstrip().endswith("</html>")
+            files[path.name] = "whole"
         elif path.suffix == ".md":
             lines = path.read_text().splitlines()
             assert lines[0].startswith("# mixture")
             # What it took, and the command with the name of the folder.
             files[path.name] = [line for line in lines if not line.startswith(("In all ", "`dode "))]
     return files
+
+
+def _lasting(row: dict[str, Any]) -> dict[str, Any]:
+    """What does not tell of the time that was taken."""
+    return {key: value for key, value in row.items() if "seconds" not in key}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -19,6 +19,7 @@ from . import tableau as tableau
 from .denoisers import Denoiser as Denoiser
 from .distillation import Distilled as Distilled
 from .distillation import DistilledSet as DistilledSet
+from .front import compare as compare
 from .front import distill as distill
 from .loading import load as load
 from .sampling import Step as Step

@@ -31,13 +31,18 @@ Kept = TypeVar("Kept")
 
 
 class Cache:
-    """A folder of entries, found by names that tell all that they depend on. What cannot be written is not kept: that is said once.
+    """A folder of entries, found by names that tell all that they depend on.
 
     Several runs may use one folder at the same time.
+
+    Args:
+        folder: where they are; made with the first one.
+        strict: what cannot be written is an OSError; else it is not kept, which is said once.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, strict: bool = False) -> None:
         self.folder = folder
+        self._strict = strict
         self._used = self._broken = False
 
     def tensors(self, name: str) -> dict[str, Tensor] | None:
@@ -76,6 +81,8 @@ class Cache:
                 self._used = True
             write_atomically(self.folder / name, write, overwrite=True)
         except (OSError, SafetensorError) as error:
+            if self._strict:
+                raise not_kept(self.folder, error) from error
             self._broken = True
             warnings.warn(f"the cache {self.folder} cannot be written ({error}): the run goes on without it", stacklevel=3)
 
@@ -95,6 +102,14 @@ class Entry:
         """Replace what it holds."""
         text = sealed(content)
         self.cache._write(self.name, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def not_kept(path: Path, error: Exception) -> OSError:
+    """What is said where a run that must keep what it makes cannot."""
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return OSError(
+        f"{path} cannot be written ({reason}): what was kept before is whole; make room, and give the same command again"
+    )
 
 
 def sealed(content: Mapping[str, Any]) -> str:

@@ -1,14 +1,22 @@
-"""`dode.distill`: for a network or for a pipeline, one number of evaluations or several."""
+"""`dode.distill` and `dode.compare`: for a network or for a pipeline."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any, overload
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 from dode.denoisers import Denoiser
 from dode.distillation import Distilled, DistilledSet, in_order, make_plan, run, run_together
+from dode.grids import GridLike
 from dode.solvers import Solver
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dode.report.cells import TableauLike
+    from dode.report.results import Comparison
 
 _PLANNED = [name for name, each in inspect.signature(make_plan).parameters.items() if each.kind is each.KEYWORD_ONLY]
 
@@ -99,20 +107,126 @@ def distill(
         OSError: files cannot be made in the folder of the cache.
     """
     if isinstance(model, Denoiser):
-        for name, value in (("prompts", prompts), ("calls", calls), ("batch_size", batch_size)):
-            if value is not None:
-                raise TypeError(
-                    f"{name} belongs to a pipeline, got a Denoiser: give its condition as keywords, and batch_size to the Denoiser"
-                )
+        _refuse_of_pipeline(prompts=prompts, calls=calls, batch_size=batch_size)
         return _distilled(model, solver, nfe, options)
-    if not (callable(model) and hasattr(model, "scheduler")):
-        raise TypeError(f"distill takes a Denoiser (see dode.load) or a pipeline of diffusers, got {type(model).__name__}")
+    _check_pipeline("distill", model)
     from dode.integrations.diffusers.pipeline import distilling
 
     planned = {name: options.pop(name) for name in _PLANNED if name in options}
     with distilling(model, prompts=prompts, calls=calls, batch_size=batch_size, **options) as (denoiser, options, finish):
         made = _distilled(denoiser, solver, nfe, {**options, **planned})
         return finish(made)
+
+
+def compare(
+    model: Any,
+    solvers: Sequence[str | Solver],
+    nfe: Sequence[int],
+    *,
+    efforts: Sequence[str] = ("fast",),
+    samples: int = 256,
+    tableaux: Sequence[TableauLike] | Mapping[str, TableauLike] = (),
+    grids: Sequence[GridLike] = (),
+    extractor: Any = None,
+    images: Any = None,
+    decode: Callable[[Tensor], Tensor] | None = None,
+    seed: int = 0,
+    reference_nfe: int = 200,
+    shown: int = 8,
+    cache: str | Path | None = None,
+    restart: bool = False,
+    told: Callable[[str, int, int], None] | None = None,
+    command: str = "",
+    prompts: Sequence[str] | None = None,
+    calls: Sequence[Mapping[str, Any]] | None = None,
+    batch_size: int | None = None,
+    **options: Any,
+) -> Comparison:
+    """Compare solvers as they are, distilled, and saved tableaux, all from the same noise, with one fine reference.
+
+        found = dode.compare(dode.load("fashion"), ["ddim", "deis"], [4, 6, 8], extractor="fashion", cache="kept")
+        found.save("report")
+
+    Each cell is made once. With a cache an interrupted comparison goes on where it was, and one with more solvers, budgets, efforts or
+    tableaux makes what is missing alone; a cell is the same to the last bit whatever else is compared with it. Memory does not grow with
+    the samples: noise and samples are there a part at a time, and the reference is in files.
+
+    Args:
+        model: a `Denoiser` or a pipeline; it is only run.
+        solvers: names, or solvers with options.
+        nfe: numbers of network evaluations.
+        efforts: how each solver is distilled, beside its base: "fast", "balanced", "thorough", or "paper" for the paper's method; none for
+            bases alone. One tableau is distilled for each solver, number and effort, on noise that nothing here is measured on.
+        samples: noises that all are measured on, >= 2.
+        tableaux: saved tableaux, files or `Tableau` objects, or these by name.
+        grids: bases are run on these grids too.
+        extractor: of features, for image metrics: as `dode.metrics.extractor_of`. Without one images are compared pixel by pixel alone.
+        images: what images are compared with, as `dode.metrics.statistics_of`; the reference's own samples if None.
+        decode: from samples (n, *shape) to images (n, 1 or 3, height, width) in [-1, 1], where samples are latents; a pipeline's own
+            autoencoder if None.
+        seed: of the noise, that of the distillations with it.
+        reference_nfe: evaluations of the reference.
+        shown: how many of the samples are pictured.
+        cache: a folder that keeps all that is made; one that goes at the end if None.
+        restart: forget what the cache holds.
+        told: called before each piece of work with words for it, how many cells are done and how many there are; and at the end.
+        command: what makes this, for readers of the report.
+        prompts, calls, batch_size: for a pipeline, as `distill`.
+        options: the condition of a network: sample i takes row i modulo the rows. For a pipeline: further arguments of its calls.
+
+    Returns:
+        A `Comparison`; its `save` writes tables, plots and the page.
+
+    Raises:
+        TypeError: neither a network nor a pipeline, or an argument of the one for the other; a condition whose content cannot be told
+            from another's.
+        ValueError: an argument that cannot be, or a tableau of another schedule. A budget that a solver does not have only skips its cell.
+        FloatingPointError: the reference is not finite. A cell that diverges has infinite errors.
+        OSError: a file that cannot be read, or a cache that cannot be written; what it held is whole.
+    """
+    from dode.report.compare import compare as run
+    from dode.report.making import Subject
+
+    asked: dict[str, Any] = {
+        "efforts": efforts,
+        "samples": samples,
+        "tableaux": tableaux,
+        "grids": grids,
+        "extractor": extractor,
+        "images": images,
+        "seed": seed,
+        "reference_nfe": reference_nfe,
+        "shown": shown,
+        "cache": cache,
+        "restart": restart,
+        "told": told,
+        "command": command,
+    }
+    if isinstance(model, Denoiser):
+        _refuse_of_pipeline(prompts=prompts, calls=calls, batch_size=batch_size)
+        return run(model, solvers, nfe, subject=Subject(decode=decode), **asked, **options)
+    _check_pipeline("compare", model)
+    from dode.integrations.diffusers.pipeline import comparing
+
+    with comparing(model, prompts=prompts, calls=calls, batch_size=batch_size, decode=decode, **options) as (
+        denoiser,
+        cond,
+        subject,
+    ):
+        return run(denoiser, solvers, nfe, subject=subject, **asked, **cond)
+
+
+def _refuse_of_pipeline(**given: Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise TypeError(
+                f"{name} belongs to a pipeline, got a Denoiser: give its condition as keywords, and batch_size to the Denoiser"
+            )
+
+
+def _check_pipeline(what: str, model: Any) -> None:
+    if not (callable(model) and hasattr(model, "scheduler")):
+        raise TypeError(f"{what} takes a Denoiser (see dode.load) or a pipeline of diffusers, got {type(model).__name__}")
 
 
 def _distilled(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -29,12 +30,37 @@ def standard_noise(
     Sample i is the same however many are made, and in every dtype up to its rounding. Streams of one seed are independent: fitting,
     validation and report noise are three.
     """
-    # numpy promises that this generator's numbers never change; torch's depend on how many are asked for.
-    source = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed, spawn_key=(stream,))))
     noise = torch.empty((batch, *shape), dtype=dtype, device="cpu")
-    rows = max(1, _CHUNK // max(1, math.prod(shape)))
-    for first in range(0, batch, rows):
+    _draw(_source(seed, stream), noise)
+    return noise
+
+
+def noise_parts(
+    seed: int,
+    batch: int,
+    shape: tuple[int, ...],
+    size: int,
+    *,
+    stream: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[Tensor]:
+    """The same noise in parts of `size` samples, the last one of what is left: for sets that do not fit into memory."""
+    source = _source(seed, stream)
+    for first in range(0, batch, size):
+        noise = torch.empty((min(size, batch - first), *shape), dtype=dtype, device="cpu")
+        _draw(source, noise)
+        yield noise
+
+
+def _source(seed: int, stream: int) -> np.random.RandomState:
+    # numpy promises that this generator's numbers never change; torch's depend on how many are asked for.
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed, spawn_key=(stream,))))
+
+
+def _draw(source: np.random.RandomState, noise: Tensor) -> None:
+    """Fill with the next numbers."""
+    rows = max(1, _CHUNK // max(1, math.prod(noise.shape[1:])))
+    for first in range(0, len(noise), rows):
         part = noise[first : first + rows]
         numbers = source.standard_normal(tuple(part.shape))
-        part.copy_(torch.from_numpy(numbers if dtype == torch.float64 else numbers.astype(np.float32)))
-    return noise
+        part.copy_(torch.from_numpy(numbers if noise.dtype == torch.float64 else numbers.astype(np.float32)))

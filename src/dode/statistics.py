@@ -9,6 +9,7 @@ percentile bootstrap.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +22,8 @@ LEVEL, _DRAWS = 0.9, 999
 HIGH = 0.95
 # The logarithm of an interval's end over the figure, at the most: a few samples may say nothing at all.
 _WIDEST = 100.0
-# Numbers of a block of draws.
-_BLOCK = 2**22
+# Numbers of a block of draws: some megabytes, however many samples there are.
+_BLOCK = 2**19
 
 
 class Figure(NamedTuple):
@@ -53,6 +54,36 @@ def ratio(errors: Array, base: Array) -> Figure:
     if not (below > 0 and math.isfinite(below)):
         return Figure(math.nan, math.nan, math.nan)
     return _of_log(float(np.mean(errors)) / below, errors, base)
+
+
+def ratios(errors: Array, pairs: Sequence[tuple[int, int]]) -> list[Figure]:
+    """`ratio` for many pairs of rows of errors (m, n), (above, below): each draw of the samples is summed once for all of them."""
+    n = errors.shape[1]
+    known: Array = np.isfinite(errors).all(axis=1) & (errors != 0).any(axis=1)
+    values = [_of_means(errors[i], errors[j]) for i, j in pairs]
+    found = [Figure(value, *[0.0 if value == 0 and n > 1 else math.nan] * 2) for value in values]
+    places = [p for p, (i, j) in enumerate(pairs) if known[i] and known[j]]
+    if n < 2 or not places:
+        return found
+    above, below = (np.array([pairs[p][side] for p in places]) for side in (0, 1))
+    scaled = errors / np.where(known, errors.mean(1, where=np.isfinite(errors)), 1.0)[:, None]
+    scaled = np.where(np.isfinite(scaled), scaled, 0.0)
+    products = scaled[above] * scaled[below]
+    squares, parts = scaled**2, []
+    for rows in (np.full((1, n), 1 / n), *(_counts(rows) / n for rows in _draws(n))):
+        means, own, cross = rows @ scaled.T, rows @ squares.T, rows @ products.T
+        variance = own[:, above] / means[:, above] ** 2 + own[:, below] / means[:, below] ** 2
+        variance -= 2 * cross / (means[:, above] * means[:, below])
+        with np.errstate(divide="ignore"):
+            log = np.log(means[:, above] / means[:, below])
+        parts.append((log, np.sqrt(np.maximum(variance, 0.0) / (n - 1))))
+    (_, (deviation,)), drawn = parts[0], [np.concatenate(part) for part in zip(*parts[1:], strict=True)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        studentised = drawn[0] / drawn[1]
+    for p, place in enumerate(places):
+        usual = studentised[np.isfinite(studentised[:, p]), p]
+        found[place] = _studentised(found[place].value, usual, float(deviation[p]))
+    return found
 
 
 def quantile(errors: Array, share: float) -> Figure:
@@ -115,7 +146,11 @@ def _of_log(value: float, errors: Array, base: Array) -> Figure:
         centre, deviation = log_and_error(errors, base)
         drawn = [log_and_error(errors[rows], base[rows]) for rows in _draws(n)]
         studentised = np.concatenate([(found - centre) / error for found, error in drawn])
-    studentised = studentised[np.isfinite(studentised)]
+    return _studentised(value, studentised[np.isfinite(studentised)], float(deviation))
+
+
+def _studentised(value: float, studentised: Array, deviation: float) -> Figure:
+    """The interval of a value whose logarithm has this standard error, by draws of what is off over it."""
     if not deviation or not len(studentised):
         return Figure(value, value, value)
     low, high = np.quantile(studentised, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -123,8 +158,20 @@ def _of_log(value: float, errors: Array, base: Array) -> Figure:
     return Figure(value, *(value * math.exp(bound) for bound in bounds))
 
 
-def _draws(n: int) -> list[Any]:
+def _of_means(above: Array, below: Array) -> float:
+    """Mean over mean; nan where there is none below."""
+    bottom = float(below.mean())
+    return float(above.mean()) / bottom if bottom > 0 and math.isfinite(bottom) else math.nan
+
+
+def _counts(rows: Any) -> Array:
+    """How often each of n samples is in each of the draws (draws, n)."""
+    n = rows.shape[1]
+    return np.stack([np.bincount(row, minlength=n) for row in rows]).astype(np.float64)
+
+
+def _draws(n: int) -> Iterator[Any]:
     """Rows of samples drawn with replacement, (draws, n) in blocks; the same for the same n."""
     generator = np.random.default_rng(n)
     block = max(1, _BLOCK // n)
-    return [generator.integers(0, n, (min(block, _DRAWS - i), n)) for i in range(0, _DRAWS, block)]
+    return (generator.integers(0, n, (min(block, _DRAWS - i), n)) for i in range(0, _DRAWS, block))

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from dode.citations import bibtex, of_tableau
 from dode.files import write_atomically
 from dode.foreign import brief, printable
 from dode.grids import Point
@@ -250,6 +251,13 @@ class Tableau:
             return 0.0, 1.0
         return output_to_sample(prediction, self.points[j]) if isinstance(prediction, str) else prediction(self.points[j])
 
+    def cite(self) -> str:
+        """BibTeX of the papers of its solver, its grid and its first output, and of the method where it was distilled.
+
+        Each entry stands under a comment that says what it is cited for. A solver that the registry does not know has none.
+        """
+        return bibtex(of_tableau(self))
+
     def with_meta(self, **entries: Any) -> Tableau:
         """The tableau with entries added to its meta."""
         return replace(self, meta={**self.meta, **entries})
@@ -329,6 +337,12 @@ class Tableau:
     def __repr__(self) -> str:
         solver, grid, schedule = map(printable, (self.solver, self.grid, self.schedule))
         return f"Tableau({solver!r}, nfe={self.nfe}, grid={grid!r}, schedule={schedule!r})"
+
+    def _repr_html_(self) -> str:
+        """In notebooks: a line an evaluation, its coefficients coloured."""
+        from dode.notebooks import tableau_html
+
+        return tableau_html(self)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write JSON; float64 survives exactly. The file has a digest of its content.

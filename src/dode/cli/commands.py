@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,16 +30,15 @@ from dode.cli.options import (
     Prompts,
     Seed,
 )
-from dode.cli.output import OF_NETWORK, OF_PIPELINE, command_line, reserve, resumable, tables_in, write_result
-from dode.cli.screen import console, errors, fail, warn
-from dode.cli.target import Asked, arguments_of_calls, asked_of, condition_of, denoiser_of, found_of, network_of, pipeline_of
+from dode.cli.output import OF_NETWORK, OF_PIPELINE, command_line, reserve, tables_in, write_result
+from dode.cli.reports import compare, report, study
+from dode.cli.screen import console, errors, fail, failing_in_a_line, warn
+from dode.cli.serving import serve
+from dode.cli.target import Asked, arguments_of_calls, asked_of, condition_of, found_of, network_of, pipeline_of
 from dode.cli.values import (
-    axis_values,
     budgets_of,
     grid_of,
     guidance_of,
-    integers,
-    labels_of,
     method_of,
     precision_of,
     solver_of,
@@ -174,7 +171,7 @@ def distill(
         from dode.front import distill as run
         from dode.integrations.diffusers.saved import save_scheduler
 
-        with _failing_in_a_line():
+        with failing_in_a_line():
             result = run(pipe, chosen, number, batch_size=batch_size, **planned, **given)
         told: dict[str, Any] = {"command": command_line(), "pictures": pictures, "progress": True}
         save_scheduler(result, pipe, out, overwrite=force, batch_size=batch_size, **told, **given)
@@ -278,11 +275,15 @@ def show(
         Path, typer.Argument(metavar="FILE", help="A tableau, or a folder from `dode distill`.", show_default=False)
     ],
     numbers: Annotated[bool, typer.Option("--numbers", help="Also print the rows' coefficients.")] = False,
+    cite: Annotated[
+        bool, typer.Option("--cite", help="Print BibTeX instead: the papers of the solver, the grid and the method.")
+    ] = False,
 ) -> None:
     """Show what a saved tableau is, how it was made and what it gained.
 
     Of a folder: which numbers of calls it holds, and each table; of a scheduler's, what they were fitted for.
     """
+    from dode.citations import bibtex, of_tableaux
     from dode.distillation.summary import summary
     from dode.integrations.diffusers.held import is_held, read_held
     from dode.tableau import Tableau
@@ -290,12 +291,18 @@ def show(
     if file.is_dir():
         listed = tables_in(file)
         if is_held(file) or not listed:
+            if cite:
+                print(bibtex(of_tableaux(read_held(file).tableaux)))
+                return
             console.print(read_held(file).summary(numbers=numbers), soft_wrap=False)
             return
     else:
         listed = [file]
-    for each in listed:
-        tableau = Tableau.load(each)
+    tableaux = [Tableau.load(each) for each in listed]
+    if cite:
+        print(bibtex(of_tableaux(tableaux)))
+        return
+    for tableau in tableaux:
         console.print(summary(tableau), soft_wrap=False)
         if numbers and tableau.meta.get("distillation"):
             console.print(str(tableau), highlight=False, soft_wrap=True)
@@ -322,168 +329,8 @@ def models(
     console.print(table)
 
 
-@app.command()
-def compare(
-    context: typer.Context,
-    model: Model,
-    solver: Annotated[str, typer.Option(help="Solvers, separated by commas.")],
-    nfe: Annotated[str, typer.Option(help="Numbers of network evaluations, separated by commas.")],
-    out: Annotated[Path, typer.Option(help="The folder for the table (.csv, .md) and the plot; made if it is not there.")],
-    grid: GridName = None,
-    effort: EffortName = "balanced",
-    paper: Paper = False,
-    held_out: Annotated[int, typer.Option(help="Samples on which errors are measured; no fit sees their noise.")] = 64,
-    reference_nfe: Annotated[int, typer.Option(help="Network evaluations of the reference.")] = 200,
-    classes: Classes = None,
-    guidance_scale: Guidance = None,
-    guidance_interval: GuidanceInterval = None,
-    guidance_rescale: GuidanceRescale = None,
-    seed: Seed = 0,
-    batch_size: BatchSize = None,
-    device: Device = None,
-    force: Force = False,
-) -> None:
-    """Compare solvers, base and distilled, at several budgets: a table and a plot.
-
-    An interrupted comparison goes on where it was when the same command is given again; --force starts over.
-
-    For example: dode compare fashion --solver ddim,deis,dpm-solver++ --nfe 5,8 --out report
-    """
-    from rich.progress import Progress
-
-    from dode.locks import output_folder
-
-    chosen, stops, how = [solver_of(name.strip(), None) for name in solver.split(",")], grid_of(grid), method_of(effort, paper)
-    labels = labels_of(classes)
-    budgets = integers(nfe, "--nfe")
-    if min(budgets) < 1:
-        raise ValueError(f"--nfe must be at least 1, got {min(budgets)}")
-    context.with_resource(output_folder(out, "comparison*"))
-
-    from dode.report.compare import PAGE, RECORDS, Entry, check_output
-    from dode.report.compare import compare as run
-
-    check_output(out, overwrite=force)
-    denoiser = denoiser_of(model, guidance_of(guidance_scale, guidance_interval, guidance_rescale), batch_size, device)
-    with Progress(console=errors, transient=True) as bar, resumable(out / RECORDS, bar.console):
-        task = bar.add_task("comparing", total=len(chosen) * len(budgets))
-
-        def show(entry: Entry) -> None:
-            (out / PAGE).unlink(missing_ok=True)  # from here on the folder holds an unfinished comparison
-            bar.update(task, advance=1, description=f"{entry.solver}, NFE {entry.nfe}")
-
-        result = run(
-            denoiser,
-            chosen,
-            budgets,
-            held_out=held_out,
-            reference_nfe=reference_nfe,
-            grid=stops,
-            seed=seed,
-            options=how,
-            records=out / RECORDS,
-            restart=force,
-            on_entry=show,
-            **condition_of(denoiser, labels),
-        )
-    written = result.save(out, overwrite=force)
-    console.print(result.table())
-    console.print("wrote " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
-
-
-@app.command()
-def study(
-    context: typer.Context,
-    model: Model,
-    out: Annotated[
-        Path, typer.Option(help="The folder for the page (study.md), study.csv and the plots; made if it is not there.")
-    ],
-    solver: Annotated[str, typer.Option(help="The solver that is distilled.")] = "deis",
-    nfe: Annotated[int, typer.Option(help="Number of network evaluations, but for the axis nfe.")] = 5,
-    axes: Annotated[str, typer.Option(help="What is varied, separated by commas.")] = (
-        "samples,teacher-scale,seeds,guidance,classes,nfe"
-    ),
-    values: Annotated[
-        list[str] | None,
-        typer.Option(metavar="AXIS=V,V,...", help="Other values of an axis, e.g. samples=8,64,512; may be repeated."),
-    ] = None,
-    option: Options = None,
-    grid: GridName = None,
-    samples: Annotated[int, typer.Option(help="Fitting samples, but for the axis samples.")] = 100,
-    repeats: Annotated[int, typer.Option(help="Fits with other noise at each value of the axis samples.")] = 3,
-    held_out: Annotated[int, typer.Option(help="Samples on which errors are measured; no fit sees their noise.")] = 128,
-    reference_nfe: Annotated[int, typer.Option(help="Network evaluations of the reference.")] = 100,
-    classes: Classes = None,
-    guidance_scale: Guidance = None,
-    guidance_rescale: GuidanceRescale = None,
-    seed: Seed = 0,
-    batch_size: BatchSize = None,
-    device: Device = None,
-    force: Force = False,
-) -> None:
-    """Study how the error depends on samples, teacher, seed, guidance, classes and budget: a page with numbers and plots.
-
-    The paper's method (lambda alone) and the end-to-end fit are studied side by side.
-
-    An interrupted study goes on where it was when the same command is given again; --force starts over.
-
-    For example: dode study fashion --axes samples,seeds --out study
-    """
-    import shlex
-
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from dode.locks import output_folder
-
-    names = [name.strip() for name in axes.split(",")]
-    chosen, stops, others = solver_of(solver, option), grid_of(grid), axis_values(values)
-    labels = labels_of(classes)
-    context.with_resource(output_folder(out, "study*"))
-
-    from dode.report.axes import NAMES, Result
-    from dode.report.study import study as run
-    from dode.report.study_page import PAGE, RECORDS, check_output
-
-    check_output(out, names, overwrite=force)
-    denoiser = denoiser_of(model, guidance_of(guidance_scale, None, guidance_rescale), batch_size, device)
-    condition = condition_of(denoiser, labels)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True) as bar, resumable(out / RECORDS, bar.console):
-        task = bar.add_task("studying", total=None)
-
-        def show(axis: str, result: Result, done: int, total: int) -> None:
-            if done == 1:  # all is checked: from here on the folder holds an unfinished study
-                (out / PAGE).unlink(missing_ok=True)
-            case = result.case
-            where = " ".join(f"{axis} {case.value} {case.series}".split())
-            found = result.skipped or f"{result.error:.3e}, {result.gain[0]:.3f} of the base's"
-            bar.console.print(f"{where}, {NAMES[case.method]}: {found}", highlight=False, soft_wrap=True)
-            bar.update(task, completed=done, total=total)
-
-        result = run(
-            denoiser,
-            chosen,
-            nfe,
-            names,
-            values=others,
-            samples=samples,
-            repeats=repeats,
-            held_out=held_out,
-            reference_nfe=reference_nfe,
-            grid=stops,
-            seed=seed,
-            records=out / RECORDS,
-            restart=force,
-            on_result=show,
-            **condition,
-        )
-    written = result.save(out, overwrite=force, command=shlex.join(["dode", *sys.argv[1:]]))
-    for table in result.tables():
-        console.print(table)
-    for name, reason in result.skipped.items():
-        console.print(f"skipped {name}: {reason}", highlight=False, soft_wrap=True)
-    console.print(f"in all {result.effort}", highlight=False, soft_wrap=True)
-    console.print("wrote " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
+for command in (compare, study, report, serve):
+    app.command()(command)
 
 
 @app.callback(invoke_without_command=True)
@@ -560,25 +407,9 @@ def _by_pipeline(
     if table is not None:
         given = guided_as(setting_of(table), pipe, given)
     count = n or len(given.get("prompts") or given["calls"])
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar, _failing_in_a_line():
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar, failing_in_a_line():
         task = bar.add_task("sampling", total=count)
         advance = lambda done: bar.advance(task, done)  # noqa: E731
         samples = pictures(pipe, scheduler, calls, count, seed=seed, batch_size=batch_size, advance=advance, **given)
     chosen = "" if nfe is not None or len(held.calls) == 1 else f", the most of {', '.join(map(str, held.calls))} (--nfe)"
     return samples, f"{calls} NFE{chosen}"
-
-
-@contextmanager
-def _failing_in_a_line() -> Iterator[None]:
-    """What a pipeline raises may be of any kind; where it was called is noted on it."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError, FloatingPointError, ImportError):
-        raise
-    except Exception as error:
-        notes = getattr(error, "__notes__", [])
-        if not notes and "OutOfMemory" not in type(error).__name__:
-            raise
-        raised = ValueError(f"{type(error).__name__}: {error}")
-        raised.__notes__ = notes  # type: ignore[attr-defined]
-        raise raised from error

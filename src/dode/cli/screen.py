@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -26,3 +28,19 @@ def fail(message: str) -> None:
         raise KeyboardInterrupt
     errors.print(f"error: {printable(message, _LONGEST)}", highlight=False, soft_wrap=True)
     sys.exit(2)
+
+
+@contextmanager
+def failing_in_a_line() -> Iterator[None]:
+    """What a pipeline raises may be of any kind; where it was called is noted on it."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, FloatingPointError, ImportError):
+        raise
+    except Exception as error:
+        notes = getattr(error, "__notes__", [])
+        if not notes and "OutOfMemory" not in type(error).__name__:
+            raise
+        raised = ValueError(f"{type(error).__name__}: {error}")
+        raised.__notes__ = notes  # type: ignore[attr-defined]
+        raise raised from error

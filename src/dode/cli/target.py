@@ -27,8 +27,8 @@ class Found(NamedTuple):
     ready: bool = False
 
 
-def found_of(model: str, as_pipeline: bool) -> Found:
-    """What MODEL is; `as_pipeline`: a folder of a whole pipeline is one.
+def found_of(model: str, as_pipeline: bool, instead: str = "") -> Found:
+    """What MODEL is; `as_pipeline`: a folder of a whole pipeline is one. `instead`: what to do about one that has to be.
 
     Raises:
         ValueError, ImportError: a folder whose pipeline cannot be driven, or needs to be.
@@ -47,10 +47,8 @@ def found_of(model: str, as_pipeline: bool) -> Found:
         index.check()
         return Found(True, index)
     if index.needs_more is not None:
-        raise ValueError(
-            f"{model} is a pipeline whose network needs its {printable(index.needs_more)}: it is run as a whole, and its tables are a "
-            "folder (dode distill --out FOLDER, dode sample --scheduler FOLDER)"
-        )
+        tables = "it is run as a whole, and its tables are a folder (dode distill --out FOLDER, dode sample --scheduler FOLDER)"
+        raise ValueError(f"{model} is a pipeline whose network needs its {printable(index.needs_more)}: {instead or tables}")
     return Found(False, model)
 
 

@@ -58,6 +58,14 @@ def guidance_of(
     return {"guidance_scale": found, "guidance_rescale": rescale}
 
 
+def names_of(text: str | None, what: str) -> list[str]:
+    """Names separated by commas; none where nothing is said."""
+    names = [] if text is None else [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ValueError(f"{what} takes names separated by commas, got {text!r}")
+    return names
+
+
 def budgets_of(text: str) -> list[int]:
     """Different numbers of evaluations, fewest first."""
     try:

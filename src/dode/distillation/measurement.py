@@ -88,6 +88,7 @@ def measured(plan: Plan, made: Made, began: float, judge: Judge | None = None) -
                 "seed": plan.seed,
             },
             saved=max(ledger.saved, 0),
+            charged=ledger.charged - ledger.evaluations.get("measurement", 0),
         )
     )
     return result, judge

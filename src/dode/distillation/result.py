@@ -170,6 +170,8 @@ class Distilled:
         evaluations: network evaluations of one sample by purpose, in this run; all but "measurement" made the result.
         settings: what it was made with: model, effort, teacher, samples, seed.
         saved: evaluations that a cache made unnecessary: those that made the result are `cost` and these.
+        charged: evaluations that the result takes where nothing is kept, its measurement left out: what counts against the budget, the same
+            with a cache and without.
     """
 
     tableau: Tableau
@@ -194,6 +196,7 @@ class Distilled:
     evaluations: Mapping[str, int]
     settings: Mapping[str, Any]
     saved: int = 0
+    charged: int = 0
 
     @property
     def lambdas(self) -> Array:
@@ -222,12 +225,42 @@ class Distilled:
         """Write the tableau as JSON, statistics included; `Tableau.load` reads it. Errors as `Tableau.save`."""
         self.tableau.save(path, overwrite=overwrite)
 
+    def cite(self) -> str:
+        """BibTeX of the papers of the method and of what it was applied to; see `Tableau.cite`."""
+        return self.tableau.cite()
+
     def summary(self) -> RenderableType:
         """A rich table of the rows with the errors of base and distilled, and what was chosen."""
         return summary(self.tableau)
 
     def __str__(self) -> str:
         return render(self.summary())
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with a row a state of base and of distilled: where it is, and its errors on held-out noise.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        from dode.distillation.notebook import to_frame
+
+        return to_frame([self])
+
+    def plot(self) -> Any:
+        """An altair chart of the errors of base and distilled along the way.
+
+        Raises:
+            ImportError: altair is not installed.
+        """
+        from dode.distillation.notebook import plot_way
+
+        return plot_way(self)
+
+    def _repr_html_(self) -> str:
+        """In notebooks: the summary, with the tableau on demand."""
+        from dode.distillation.notebook import html
+
+        return html(self)
 
 
 def with_statistics(result: Distilled) -> Distilled:

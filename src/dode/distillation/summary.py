@@ -224,5 +224,5 @@ def _number(value: float | None, digits: int = 3) -> str:
 def render(renderable: RenderableType, width: int = 110) -> str:
     """A rich renderable as plain text."""
     buffer = io.StringIO()
-    Console(file=buffer, width=width, color_system=None).print(renderable)
+    Console(file=buffer, width=width, color_system=None, force_jupyter=False).print(renderable)
     return buffer.getvalue().rstrip()

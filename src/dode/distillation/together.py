@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from dode.citations import bibtex, of_tableaux
 from dode.distillation.result import Distilled
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class DistilledSet:
         """Those of all, with the number of evaluations that each belongs to."""
         return tuple(f"NFE {result.tableau.nfe}: {text}" for result in self.results for text in result.warnings)
 
+    def cite(self) -> str:
+        """BibTeX of the papers of all results; see `Tableau.cite`."""
+        return bibtex(of_tableaux(result.tableau for result in self.results))
+
     def summary(self) -> RenderableType:
         """The results' tables, one below the other."""
         from rich.console import Group
@@ -62,6 +67,22 @@ class DistilledSet:
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.results))
+
+    def to_frame(self) -> Any:
+        """The results' frames, one below the other; see `Distilled.to_frame`."""
+        from dode.distillation.notebook import to_frame
+
+        return to_frame(self.results)
+
+    def plot(self) -> Any:
+        """An altair chart of the end point's error against NFE, base and distilled; ImportError where altair is not installed."""
+        from dode.distillation.notebook import plot_budgets
+
+        return plot_budgets(self.results)
+
+    def _repr_html_(self) -> str:
+        """In notebooks: the summaries, each with its tableau on demand."""
+        return "\n".join(result._repr_html_() for result in self.results)
 
 
 def in_order(budgets: Sequence[int]) -> list[int]:

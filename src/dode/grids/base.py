@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,9 +37,15 @@ class Point:
 
 
 class Grid(ABC):
-    """A family of grids."""
+    """A family of grids.
+
+    Attributes:
+        name: what `make_grid` takes.
+        papers: keys of `dode.citations.PAPERS`: where it comes from.
+    """
 
     name: str
+    papers: ClassVar[tuple[str, ...]] = ()
 
     def __str__(self) -> str:
         """The name, with what differs from the defaults."""

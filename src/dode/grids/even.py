@@ -49,6 +49,7 @@ class Quadratic(Power):
     """The power grid of exponent 2 (Song et al. 2021, DDIM; DEIS)."""
 
     name = "quadratic"
+    papers = ("song2021ddim",)
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Shifted(GridFamily):
 
     shift: float = 3.0
     name = "shifted"
+    papers = ("esser2024rectified",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,6 +102,7 @@ class LogSNR(_SignalToNoise):
     """Evenly in log-SNR (DPM-Solver, Lu et al. 2022)."""
 
     name = "log-snr"
+    papers = ("lu2022dpmsolver",)
 
     def coordinate(self, schedule: NoiseSchedule, t: npt.ArrayLike) -> Array:
         return np.maximum(schedule.log_snr(t), _LOWEST_LOG_SNR)
@@ -114,6 +117,7 @@ class Karras(_SignalToNoise):
 
     rho: float = 7.0
     name = "karras"
+    papers = ("karras2022edm",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

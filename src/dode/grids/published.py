@@ -28,6 +28,7 @@ class _AlignYourSteps(Spacing):
 
     SIGMAS: ClassVar[tuple[float, ...]]
     OF: ClassVar[str]
+    papers = ("sabour2024ays",)
 
     def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
         first = float(schedule.rho(schedule.t_max))

@@ -52,6 +52,7 @@ class Leading(Spacing):
 
     steps_offset: int = 0
     name = "leading"
+    papers = ("lin2024flawed",)
 
     def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
         if train_steps is None:
@@ -67,6 +68,7 @@ class Trailing(Spacing):
     """T - 1, T - 1 - T / N ...: the last training time is the first one."""
 
     name = "trailing"
+    papers = ("lin2024flawed",)
 
     def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
         if train_steps is None:
@@ -79,6 +81,7 @@ class Linspace(Spacing):
     """T - 1 .. 0 with both ends."""
 
     name = "linspace"
+    papers = ("lin2024flawed",)
 
     def _evaluated(self, schedule: NoiseSchedule, steps: int, train_steps: int | None) -> Array:
         if train_steps is None:

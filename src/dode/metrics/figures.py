@@ -9,8 +9,8 @@ from dode.metrics.classes import inception_score
 from dode.metrics.frechet import Moments, frechet_distance
 from dode.metrics.gathering import Gathering, Statistics
 from dode.metrics.intervals import enough_for_groups, jackknife
-from dode.metrics.kernel import kernel_distance
-from dode.metrics.manifold import NEIGHBOURS, precision_and_recall
+from dode.metrics.kernel import distance_of
+from dode.metrics.manifold import NEIGHBOURS, share_inside
 from dode.statistics import Figure
 
 # Samples that Frechet distances of publications have, at the least.
@@ -47,12 +47,14 @@ def image_figures(
     if few := enough(min(counts, default=RECOMMENDED), len(one.mean)):
         warnings.warn(few, FewSamples, stacklevel=2)
     found = {"fid": frechet_figure(one, other)}
-    if min(len(one.features), len(other.features)) > 1:
-        found["kid"] = kernel_distance(one.features, other.features, paired=paired)
+    fewest = min(len(one.features), len(other.features))
+    if fewest > 1:
+        found["kid"] = distance_of(one.features, other.features, one.kernel_sums, other.kernel_sums, paired=paired)
     if one.classes is not None:
         found["inception_score"] = inception_score(one.classes)
-    if min(len(one.features), len(other.features)) > NEIGHBOURS:
-        found["precision"], found["recall"] = precision_and_recall(one.features, other.features)
+    if fewest > NEIGHBOURS:
+        found["precision"] = share_inside(one.features, other.features, other.radii)
+        found["recall"] = share_inside(other.features, one.features, one.radii)
     return found
 
 

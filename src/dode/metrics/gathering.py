@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 from dode.metrics.classes import ClassSums
 from dode.metrics.extractors import Extractor, Numbers, Seen
 from dode.metrics.frechet import Moments
+from dode.metrics.kernel import own_sums
+from dode.metrics.manifold import radii
 from dode.schedules import Array
 
 # Features that are kept: 5 MB of the bundled classifier's, 80 MB of Inception's.
@@ -46,6 +49,16 @@ class Statistics:
     def moments(self) -> Moments | None:
         """Of the features; None where the number of images is not known."""
         return None if self.count is None else Moments(self.count, self.mean, self.covariance * (self.count - 1))
+
+    @cached_property
+    def kernel_sums(self) -> Array:
+        """What the kernel distance needs of these images alone."""
+        return own_sums(self.features)
+
+    @cached_property
+    def radii(self) -> Array:
+        """What the manifold of these images is made of."""
+        return radii(self.features)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """What `dode.cache.Cache.keep_tensors` takes.

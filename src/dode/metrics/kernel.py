@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dode.metrics.intervals import GROUPS, Features, Places, by_group, enough_for_groups, group_sizes, jackknife
+from dode.metrics.intervals import GROUPS, Features, Places, by_group, enough_for_groups, group_sizes, group_slices, jackknife
 from dode.schedules import Array
 from dode.statistics import Figure
 
@@ -29,8 +29,18 @@ def kernel_distance(x: Features, y: Features, *, paired: bool = False) -> Figure
         x, y: features (n, d), (m, d), with 2 samples or more.
         paired: x_i and y_i come from the same noise; n = m.
     """
-    a, b = by_group(x), by_group(y)
-    own_x, own_y, cross = _sums(a, a, True), _sums(b, b, True), _sums(a, b, paired)
+    return distance_of(x, y, own_sums(x), own_sums(y), paired=paired)
+
+
+def own_sums(x: Features) -> Array:
+    """What the distance needs of a set alone: sums of the kernel over the pairs of two samples, by their groups (GROUPS, GROUPS)."""
+    ordered = by_group(x)
+    return _sums(ordered, ordered, apart=True)
+
+
+def distance_of(x: Features, y: Features, own_x: Array, own_y: Array, *, paired: bool) -> Figure:
+    """The distance of sets with these `own_sums`."""
+    cross = _sums(by_group(x), by_group(y), apart=paired)
     n, m = np.array(group_sizes(len(x))), np.array(group_sizes(len(y)))
 
     def distance(kept: Places) -> float:
@@ -46,19 +56,18 @@ def kernel_distance(x: Features, y: Features, *, paired: bool = False) -> Figure
 
 
 def _sums(x: Array, y: Array, apart: bool) -> Array:
-    """Sums of the kernel over pairs, by group (GROUPS, GROUPS); `apart`: pairs of the same place are left out."""
+    """Sums of the kernel over pairs of features that are by group; `apart`: pairs of the same place are left out."""
     found = np.zeros((GROUPS, GROUPS))
-    ends = np.cumsum([0, *group_sizes(len(y))])
-    start = 0
-    for group, size in enumerate(group_sizes(len(x))):
-        for first in range(start, start + size, max(1, _BLOCK // len(y))):
-            rows = slice(first, min(first + max(1, _BLOCK // len(y)), start + size))
+    parts = group_slices(len(y))
+    step = max(1, _BLOCK // len(y))
+    for group, part in enumerate(group_slices(len(x))):
+        for first in range(part.start, part.stop, step):
+            rows = slice(first, min(first + step, part.stop))
             root = x[rows] @ y.T / x.shape[1] + 1
             kernel = root * root * root  # many times as fast as a power
             if apart:
                 places = np.arange(rows.start, rows.stop)
-                kernel[places - rows.start, places] = 0.0
-            columns = np.concatenate([[0.0], np.cumsum(kernel.sum(0))])
-            found[group] += np.diff(columns[ends])
-        start += size
+                kernel[places - first, places] = 0.0
+            columns = kernel.sum(0)
+            found[group] += [columns[other].sum() for other in parts]
     return found

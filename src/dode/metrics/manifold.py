@@ -36,27 +36,44 @@ def precision_and_recall(features: Features, others: Features, neighbours: int =
     fewest = min(len(features), len(others))
     if fewest <= neighbours:
         raise ValueError(f"precision and recall need more than {neighbours} samples of either set, got {fewest}")
-    groups = GROUPS if enough_for_groups(fewest) else 0
-    centre = np.asarray(others, np.float64).mean(0)
-    x, y = by_group(features) - centre, by_group(others) - centre
-    return _inside(x, y, neighbours, groups), _inside(y, x, neighbours, groups)
+    of_features, of_others = (radii(each, neighbours) for each in (features, others))
+    return share_inside(features, others, of_others), share_inside(others, features, of_features)
 
 
-def _inside(queries: Array, set_: Array, neighbours: int, groups: int) -> Figure:
-    """The share of queries in the manifold of a set, both by group."""
-    radii = _radii(set_, neighbours, groups)
-    parts = group_slices(len(set_))
+def radii(features: Features, neighbours: int = NEIGHBOURS) -> Array:
+    """Squared distances (1 + groups, n), by group, of a set's features to the k-th nearest other one: among all, and where there
+    are enough for groups, among all groups but one, whose own features have no ball."""
+    ordered = _about(features, features)
+    parts = group_slices(len(features))
+    groups = GROUPS if enough_for_groups(len(features)) else 0
+    found = np.empty((1 + groups, len(features)))
+    for rows, distances in _distances(ordered, ordered):
+        distances[np.arange(rows.stop - rows.start), np.arange(rows.start, rows.stop)] = np.inf
+        nearest = [_nearest(distances[:, part], neighbours) for part in parts]
+        found[0, rows] = _nearest(np.concatenate(nearest, axis=1), neighbours).max(1)
+        for g in range(groups):
+            others = np.concatenate(nearest[:g] + nearest[g + 1 :], axis=1)
+            found[1 + g, rows] = _nearest(others, neighbours).max(1)
+    for g in range(groups):
+        found[1 + g, parts[g]] = -np.inf
+    return found
+
+
+def share_inside(queries: Features, features: Features, reach: Array) -> Figure:
+    """The share of queries in the manifold of features with these `radii`."""
+    parts = group_slices(len(features))
+    groups = len(reach) - 1 if enough_for_groups(len(queries)) else 0
     hits = np.zeros((1 + groups, len(queries)), bool)
-    for rows, distances in _distances(queries, set_):
-        inside = distances <= radii[0]
+    for rows, distances in _distances(_about(queries, features), _about(features, features)):
+        inside = distances <= reach[0]
         of_group = np.stack([inside[:, part].any(1) for part in parts])
         hits[0, rows] = of_group.any(0)
         if groups:
             # Without a group the other balls only grow: what two groups hold stays inside, what the largest balls do not hold outside.
             hits[1:, rows] = of_group.sum(0) - of_group > 0
-            doubtful = np.flatnonzero(~hits[1:, rows].all(0) & (distances <= radii.max(0)).any(1))
+            doubtful = np.flatnonzero(~hits[1:, rows].all(0) & (distances <= reach.max(0)).any(1))
             for g in range(groups):
-                hits[1 + g, rows.start + doubtful] |= (distances[doubtful] <= radii[1 + g]).any(1)
+                hits[1 + g, rows.start + doubtful] |= (distances[doubtful] <= reach[1 + g]).any(1)
     judged = share(int(hits[0].sum()), len(queries))
     if not groups:
         return judged
@@ -65,20 +82,10 @@ def _inside(queries: Array, set_: Array, neighbours: int, groups: int) -> Figure
     return Figure(judged.value, max(0.0, min(found.low, judged.low)), min(1.0, max(found.high, judged.high)))
 
 
-def _radii(set_: Array, neighbours: int, groups: int) -> Array:
-    """Squared distances (1 + groups, n) to the k-th nearest other feature: among all, and among all groups but one, whose own features
-    have no ball."""
-    parts = group_slices(len(set_))
-    found = np.empty((1 + groups, len(set_)))
-    for rows, distances in _distances(set_, set_):
-        distances[np.arange(rows.stop - rows.start), np.arange(rows.start, rows.stop)] = np.inf
-        nearest = [_nearest(distances[:, part], neighbours) for part in parts]
-        for g in range(-1, groups):
-            others = np.concatenate(nearest[:g] + nearest[g + 1 :] if g >= 0 else nearest, axis=1)
-            found[1 + g, rows] = _nearest(others, neighbours).max(1)
-    for g in range(groups):
-        found[1 + g, parts[g]] = -np.inf
-    return found
+def _about(features: Features, others: Features) -> Array:
+    """Features by group, about the mean of others, where squares of distances lose no digits."""
+    centre: Array = np.asarray(others, np.float64).mean(0)
+    return by_group(features) - centre
 
 
 def _nearest(distances: Array, neighbours: int) -> Array:

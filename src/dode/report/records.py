@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from dode.cache import FORM, sealed, unsealed
+from dode.cache import FORM, not_kept, sealed, unsealed
 from dode.conditions import Condition, cycle, hash_condition
 from dode.denoisers import Denoiser
 from dode.files import write_atomically
@@ -47,6 +49,7 @@ class Records:
         context: a hash of what all of them depend on.
         evaluations: how many network evaluations there were so far, of one sample.
         restart: forget what the file holds.
+        strict: a record that cannot be written is an OSError; else it is said once, and the run goes on without the file.
         used: the records that were asked for, by key.
     """
 
@@ -54,6 +57,7 @@ class Records:
     context: str
     evaluations: Callable[[], int]
     restart: bool = False
+    strict: bool = False
     used: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,10 +84,15 @@ class Records:
     def _keep(self, record: dict[str, Any]) -> None:
         if self.path is None:
             return
+        before = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(sealed(record) + "\n")
         except OSError as error:
+            with suppress(OSError):  # half a record is none
+                os.truncate(self.path, before)
+            if self.strict:
+                raise not_kept(self.path, error) from error
             warnings.warn(f"{self.path} cannot be written ({error}): what is done is not kept", stacklevel=3)
             self.path = None
 

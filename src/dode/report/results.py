@@ -10,6 +10,7 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -248,6 +249,49 @@ class Comparison:
         there = [r for r in self.measured if r.cell.base and r.cell.nfe == nfe and metric in r.figures]
         sign = 1 if METRICS[metric].lower else -1
         return min(there, key=lambda r: sign * r.figures[metric].value, default=None)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
+        """Write index.html, plots/, results.csv, results.json and tableaux/ into a folder, which is made where it is not there.
+
+        Returns:
+            The files, the page first.
+
+        Raises:
+            FileExistsError: there are such files, and `overwrite` is False.
+            FileNotFoundError: the folder that it is to be made in is not there.
+            ImportError: the extra `report` is not installed.
+            OSError: a file cannot be written.
+        """
+        from dode.report.files import save
+
+        return save(self, Path(folder), overwrite=overwrite)
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with a row a cell: what results.csv has.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        from dode.report.notebook import to_frame
+
+        return to_frame(self)
+
+    def plot(self, metric: str = "error") -> Any:
+        """An altair chart of a metric against NFE, a panel a solver.
+
+        Raises:
+            ValueError: no cell has this metric.
+            ImportError: altair is not installed.
+        """
+        from dode.report.notebook import plot
+
+        return plot(self, metric)
+
+    def _repr_html_(self) -> str:
+        """In notebooks: what was found in a sentence, and a table."""
+        from dode.report.notebook import html
+
+        return html(self)
 
 
 def to_json(value: Any) -> Any:

@@ -8,37 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from dode.conditions import Condition, as_condition, cycle, map_tensors
+from dode.conditions import Condition, as_condition
 from dode.denoisers import Denoiser
-from dode.distances import mean_square_distance
-from dode.distillation import make_plan, run
-from dode.distillation.effort import effort_of
-from dode.fine import PAIR, FineRun, whole_span
 from dode.grids import GridLike
 from dode.names import unknown_name
-from dode.report.axes import ALL, AXES, FIRST, METHODS, Case, Fit, Place, Result
-from dode.report.records import Records, context_of
-from dode.report.reference import reference_run, reference_tableau, report_noise
-from dode.report.study_page import Study
-from dode.sampling import end_point
+from dode.report.axes import AXES
+from dode.report.bench import Bench, class_labels
+from dode.report.outcomes import Fit, Outcome
+from dode.report.reference import reference_run, report_noise
+from dode.report.results import Setting
+from dode.report.setting import condition_words, device_words, guidance_words, versions
+from dode.report.study_results import Study
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
-from dode.tableau import Tableau
 
-# The teacher's cost beside which the end-to-end fit has its usual budget, in parts of a step.
-_USUAL_SCALE = 10
-# Noises on which the reference is compared with another run.
-_REFERENCE_CHECKS = 8
-
-OnResult = Callable[[str, Result, int, int], None]
+OnResult = Callable[[str, Outcome, int, int], None]
 
 
 def study(
@@ -57,6 +45,8 @@ def study(
     seed: int = 0,
     records: str | Path | None = None,
     restart: bool = False,
+    earlier: Study | None = None,
+    command: str = "",
     on_result: OnResult | None = None,
     **cond: Any,
 ) -> Study:
@@ -77,17 +67,19 @@ def study(
         seed: of the noise.
         records: a file, JSON lines, that keeps what each fit and each measurement gave; what is there is not done again.
         restart: forget what the records hold.
+        earlier: a study whose axes and values belong to this one too: what the records hold of it is not done again.
+        command: what makes the study, to be given again.
         on_result: called with the axis's name, each result, how many are there and how many there will be.
         cond: the condition, as `distill`.
 
     Raises:
         ValueError: an unknown axis or value, a budget that the solver does not have, a reference that is no finer than what is
-            measured. A budget or number of samples on an axis that cannot be only skips its case.
+            measured; an earlier study of something else. A budget or number of samples on an axis that cannot be only skips its case.
         FloatingPointError: the reference is not finite.
     """
     cond = as_condition(cond)
     chosen = make_solver(solver) if isinstance(solver, str) else solver
-    wanted = _checked_axes(axes, values or {})
+    wanted = _wanted(axes, values or {}, earlier)
     counts = {"samples": samples, "teacher_scale": teacher_scale, "repeats": repeats, "nfe": nfe}
     for name, count in counts.items():
         if count < 1:
@@ -107,7 +99,7 @@ def study(
     finest = max((fit.nfe for cases in plans.values() for case in cases for fit in case.fits), default=nfe)
     if reference_nfe <= finest:
         raise ValueError(f"the reference must take more evaluations than the {finest} that are measured, got {reference_nfe}")
-    bench = _Bench(
+    bench = Bench(
         denoiser=denoiser,
         solver=chosen,
         grid=grid,
@@ -118,36 +110,42 @@ def study(
         path=None if records is None else Path(records),
         restart=restart,
     )
+    found = _unmeasured(bench, home, skipped, command)
+    if earlier is not None:
+        _check_same(found, earlier)
+        found = replace(found, setting=replace(found.setting, command=_commands(earlier, command)))
     reference_error = bench.reference_error(home.place)
-    results: dict[str, list[Result]] = {}
+    results: dict[str, list[Outcome]] = {name: [] for name in plans}
     total, done = sum(map(len, plans.values())), 0
     for name, cases in plans.items():
-        results[name] = []
         for case in cases:
-            result = bench.result(case)
-            results[name].append(result)
+            results[name].append(bench.outcome(case))
             done += 1
             if on_result is not None:
-                on_result(name, result, done, total)
-    device = str(denoiser.device or "cpu")
-    return Study(
-        results=results,
-        skipped=skipped,
-        model=denoiser.name,
-        solver=str(chosen),
-        home=home,
-        validation=bench.effort.validation,
-        held_out=held_out,
-        reference=str(reference_run(reference_nfe)),
+                on_result(name, results[name][-1], done, total)
+    return replace(
+        found,
+        results={name: tuple(each) for name, each in results.items()},
         reference_error=reference_error,
-        seed=seed,
-        device=f"{device} ({torch.get_num_threads()} threads)" if device == "cpu" else device,
         evaluations=sum(r["evaluations"] for r in bench.records.used.values()),
         seconds=sum(r["seconds"] for r in bench.records.used.values()),
     )
 
 
-def _checked_axes(axes: Iterable[str], values: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+def _wanted(axes: Iterable[str], values: Mapping[str, Sequence[Any]], earlier: Study | None) -> dict[str, list[Any]]:
+    """The values of each axis, those of an earlier study with them: axes in the order of `AXES`, numbers in their own."""
+    asked = _checked_axes(axes, values)
+    found = {}
+    for name, axis in AXES.items():
+        both = set(asked.get(name, ()))
+        if earlier is not None:
+            both.update(axis.values if name in earlier.skipped else earlier.values(name))
+        if both:
+            found[name] = sorted(both, key=axis.values.index if name == "classes" else None)
+    return found
+
+
+def _checked_axes(axes: Iterable[str], values: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     """The values of each axis asked for."""
     names = list(dict.fromkeys(axes))
     for name in [*names, *values]:
@@ -160,7 +158,7 @@ def _checked_axes(axes: Iterable[str], values: Mapping[str, Sequence[Any]]) -> d
             raise ValueError(f"values of {name} are empty: leave them out for {', '.join(map(str, AXES[name].values))}")
     if not names:
         raise ValueError(f"no axis: name some of {', '.join(AXES)}")
-    return {name: list(dict.fromkeys(_value(name, v) for v in values.get(name, AXES[name].values))) for name in names}
+    return {name: [_value(name, value) for value in values.get(name, AXES[name].values)] for name in names}
 
 
 def _value(axis: str, value: Any) -> Any:
@@ -179,6 +177,46 @@ def _value(axis: str, value: Any) -> Any:
     return int(value)
 
 
+def _unmeasured(bench: Bench, home: Fit, skipped: Mapping[str, str], command: str) -> Study:
+    """What a study says of itself before anything is measured."""
+    setting = Setting(
+        model=bench.denoiser.name,
+        samples=len(bench.noise),
+        seed=bench.seed,
+        guidance=guidance_words(bench.denoiser),
+        condition=condition_words(bench.cond),
+        device=device_words(bench.denoiser),
+        command=command,
+        versions=versions(),
+        hashes={"network, condition and noise": bench.context[:16]} if bench.context else {},
+    )
+    grid = "" if bench.grid is None else str(bench.grid)
+    reference = str(reference_run(bench.reference_nfe))
+    return Study({}, skipped, setting, str(bench.solver), grid, home, bench.effort.validation, reference, math.nan)
+
+
+def _check_same(study: Study, earlier: Study) -> None:
+    """Raise ValueError if an earlier study is not of the same model, solver, home and noise."""
+    pairs: dict[str, tuple[Any, Any]] = {
+        "model": (earlier.setting.model, study.setting.model),
+        "solver": (earlier.solver, study.solver),
+        "grid": (earlier.grid or "of its own", study.grid or "of its own"),
+        **{name: (value, getattr(study.home, name)) for name, value in asdict(earlier.home).items()},
+        "held_out": (earlier.setting.samples, study.setting.samples),
+        "reference": (earlier.reference, study.reference),
+    }
+    other = [f"{name} {old} instead of {new}" for name, (old, new) in pairs.items() if old != new]
+    if not other and earlier.setting.hashes != study.setting.hashes:
+        other = ["another network or condition of the same name"]
+    if other:
+        raise ValueError(f"the earlier study has {', '.join(other)}: choose another folder, or start over (--force)")
+
+
+def _commands(earlier: Study, command: str) -> str:
+    """Those that made both, a line each."""
+    return "\n".join(dict.fromkeys(line for line in (*earlier.setting.command.splitlines(), command) if line))
+
+
 def _missing(axis: str, denoiser: Denoiser, cond: Condition) -> str:
     """Why a model does not have an axis; "" if it does."""
     if axis == "guidance":
@@ -186,159 +224,6 @@ def _missing(axis: str, denoiser: Denoiser, cond: Condition) -> str:
             return f"{denoiser.name} has no null condition to be guided away from"
         lacking = [key for key in denoiser.null_condition if key not in cond]
         return f"guidance needs the condition {', '.join(lacking)}" if lacking else ""
-    if axis == "classes" and _labels(cond) is None:
+    if axis == "classes" and class_labels(cond) is None:
         return f"{denoiser.name} was given no two class labels, one a sample"
     return ""
-
-
-def _labels(cond: Condition) -> Tensor | None:
-    """The condition that is a class a sample: a vector of at least two different integers."""
-    for value in cond.values():
-        if isinstance(value, Tensor) and value.ndim == 1 and not value.is_floating_point() and len(torch.unique(value)) > 1:
-            return value
-    return None
-
-
-def _restricted(cond: Condition, classes: str) -> Condition:
-    """The rows of the condition whose class label is in the lower or the upper half of those that occur."""
-    labels = _labels(cond)
-    if classes == ALL or labels is None:
-        return cond
-    found = torch.unique(labels)
-    lower = found[: len(found) // 2]
-    rows = torch.isin(labels, lower) if classes == FIRST else ~torch.isin(labels, lower)
-    result: Condition = map_tensors(lambda tensor: tensor[rows] if len(tensor) == len(rows) else tensor, cond)
-    return result
-
-
-@dataclass(eq=False)
-class _Bench:
-    """Fits and measures, each only once."""
-
-    denoiser: Denoiser
-    solver: Solver
-    grid: GridLike | None
-    cond: Condition
-    noise: Tensor
-    seed: int
-    reference_nfe: int
-    path: Path | None
-    restart: bool
-
-    def __post_init__(self) -> None:
-        self.effort = effort_of(METHODS["end-to-end"]["effort"])
-        self._denoisers = {self.denoiser.guidance_scale: self.denoiser}
-        self._references: dict[Place, Tensor] = {}
-        settings = (str(self.solver), str(self.grid), repr(self.effort))
-        reference = reference_tableau(self.denoiser.schedule, self.reference_nfe)
-        # Guidance belongs to a record.
-        plain = self.denoiser.replace(guidance_scale=1.0)
-        context = "" if self.path is None else context_of(plain, self.cond, self.noise, reference, *settings)
-        self.records = Records(self.path, context, self._evaluations, self.restart)
-        self._measurement = {"seed": self.seed, "held_out": len(self.noise), "reference_nfe": self.reference_nfe}
-
-    def result(self, case: Case) -> Result:
-        """A case with its numbers."""
-        base = self._measured(_base(case.fits[0]), case.place)
-        fits = [self._fitted(fit) for fit in case.fits]
-        errors = [self._measured(fit, case.place) for fit in case.fits]
-        reason = next((found["skipped"] for found in (base, *fits, *errors) if "skipped" in found), "")
-        if reason:
-            return Result(case, np.empty((0, 0)), np.empty(0), None, 0.0, 0.0, reason)
-        lambdas = np.array([fit["lambdas"] for fit in fits]) if fits[0]["lambdas"] is not None else None
-        return Result(
-            case,
-            np.array([found["errors"] for found in errors]),
-            np.array(base["errors"]),
-            lambdas,
-            float(np.mean([fit["cost"] for fit in fits])),
-            float(np.mean([fit["fit_seconds"] for fit in fits])),
-        )
-
-    def reference_error(self, place: Place) -> float:
-        """Mean square distance of the reference to another solver's run that is as fine, on the first few noises."""
-
-        def compute() -> dict[str, Any]:
-            few = min(_REFERENCE_CHECKS, len(self.noise))
-            other = FineRun(*PAIR[0], self.reference_nfe).tableau(self.denoiser.schedule, whole_span(self.denoiser.schedule))
-            end = self._sampled(other, place, few)
-            return {"error": float(mean_square_distance(self._reference(place)[:few], end).mean())}
-
-        error: float = self.records.known({"what": "reference", "place": asdict(place), **self._measurement}, compute)["error"]
-        return error
-
-    def _fitted(self, fit: Fit) -> dict[str, Any]:
-        def compute() -> dict[str, Any]:
-            try:
-                plan = make_plan(
-                    self._at(fit.guidance),
-                    self.solver,
-                    fit.nfe,
-                    **self._options(fit),
-                    samples=fit.samples,
-                    teacher_scale=fit.teacher_scale,
-                    seed=fit.seed,
-                    held_out=0,
-                    grid=self.grid,
-                    **_restricted(self.cond, fit.classes),
-                )
-                result = run(plan)
-            except (ValueError, FloatingPointError) as error:
-                return {"skipped": str(error)}
-            lambdas = result.lambdas.tolist() if fit.method == "lambda" else None
-            made = {"cost": result.cost, "fit_seconds": round(result.seconds, 3)}
-            return {"tableau": result.tableau.to_json(), "lambdas": lambdas, **made}
-
-        return self.records.known({"what": "fit", "fit": asdict(fit)}, compute)
-
-    def _options(self, fit: Fit) -> dict[str, Any]:
-        """Arguments of `distill`. The end-to-end fit's budget grows with samples and teacher, so that neither eats up the other."""
-        if fit.method == "lambda":
-            return METHODS[fit.method]
-        effort = self.effort
-        usual = effort.samples + effort.validation
-        rounds = effort.evaluations(fit.nfe) / (usual * fit.nfe) - _USUAL_SCALE
-        budget = round((fit.samples + effort.validation) * fit.nfe * (fit.teacher_scale + rounds))
-        return METHODS[fit.method] | {"validation": effort.validation, "budget": budget}
-
-    def _measured(self, fit: Fit, place: Place) -> dict[str, Any]:
-        def compute() -> dict[str, Any]:
-            reference = self._reference(place)
-            try:
-                if fit.method == "base":
-                    tableau = self.solver.tableau(self.denoiser.schedule, fit.nfe, self.grid)
-                else:
-                    found = self._fitted(fit)
-                    if "skipped" in found:
-                        return {"skipped": found["skipped"]}
-                    tableau = Tableau.from_json(found["tableau"])
-                return {"errors": mean_square_distance(self._sampled(tableau, place), reference).tolist()}
-            except (ValueError, FloatingPointError) as error:
-                return {"skipped": str(error)}
-
-        what = {"what": "errors", "fit": asdict(fit), "place": asdict(place), **self._measurement}
-        return self.records.known(what, compute)
-
-    def _reference(self, place: Place) -> Tensor:
-        if place not in self._references:
-            tableau = reference_tableau(self.denoiser.schedule, self.reference_nfe)
-            self._references[place] = self._sampled(tableau, place)
-        return self._references[place]
-
-    def _sampled(self, tableau: Tableau, place: Place, count: int | None = None) -> Tensor:
-        noise = self.noise[:count]
-        cond = cycle(_restricted(self.cond, place.classes), 0, len(noise))
-        return end_point(self._at(place.guidance), tableau, noise, cond)
-
-    def _at(self, guidance: float) -> Denoiser:
-        if guidance not in self._denoisers:
-            self._denoisers[guidance] = self.denoiser.replace(guidance_scale=guidance)
-        return self._denoisers[guidance]
-
-    def _evaluations(self) -> int:
-        return sum(denoiser.evaluations for denoiser in self._denoisers.values())
-
-
-def _base(fit: Fit) -> Fit:
-    """The undistilled solver at the budget of a fit: nothing else matters to it."""
-    return replace(fit, method="base", samples=0, teacher_scale=0, seed=0, guidance=1.0, classes=ALL)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dode.citations import bibtex, of_solver
 from dode.grids import Explicit, Grid, GridFamily, GridLike, Point, checked_times, make_grid, nearest_whole
 from dode.names import unknown_name
 from dode.rows import Row
@@ -73,6 +74,7 @@ class Family:
         name: what `dode.solver` takes.
         rows: function from a path (and keyword options with defaults) to the solver's rows.
         summary: one line for people.
+        papers: keys of `dode.citations.PAPERS`: where it comes from.
         default_grid: the grid where the user names none; the schedule's own if None, or if that starts at alpha = 0.
         steps: (nfe, ends clean, **options) to the number of steps of the path; nfe itself by default.
         nfe: (steps, ends clean, **options) to the natural number of evaluations on that many steps; steps by default.
@@ -82,6 +84,7 @@ class Family:
     name: str
     rows: Callable[..., Iterator[Row]]
     summary: str
+    papers: tuple[str, ...] = ()
     default_grid: str | None = None
     steps: Callable[..., int] = lambda nfe, clean, **options: nfe
     nfe: Callable[..., int] = lambda steps, clean, **options: steps
@@ -118,6 +121,10 @@ class Solver:
     def __str__(self) -> str:
         changed = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
         return f"{self.name}({changed})" if changed else self.name
+
+    def cite(self) -> str:
+        """BibTeX of the papers that it comes from."""
+        return bibtex(of_solver(self.name))
 
     def tableau(
         self,

@@ -14,4 +14,4 @@ def rows(path: Path) -> Iterator[Row]:
         yield multistep_row(Evaluation(k, path.points[k]), path.points[k + 1], "epsilon", {})
 
 
-FAMILY = Family("ddim", rows, "DDIM: first order in epsilon")
+FAMILY = Family("ddim", rows, "DDIM: first order in epsilon", ("song2021ddim",))

@@ -106,4 +106,4 @@ def _integral_in_t(polynomial: Polynomial, start: Point, end: Point, path: Path)
     return float(polynomial(span) * end.sigma - end.alpha * (polynomial(0.0) * start.rho + inner))
 
 
-FAMILY = Family("deis", rows, "DEIS: exponential Adams-Bashforth in t, rho or log rho, degrees 0-3")
+FAMILY = Family("deis", rows, "DEIS: exponential Adams-Bashforth in t, rho or log rho, degrees 0-3", ("zhang2023deis",))

@@ -190,11 +190,16 @@ def _group(order: int, method: str, **_: object) -> int:
 
 
 DPM_SOLVER = Family(
-    "dpm-solver", dpm_solver_rows, "DPM-Solver: exponential integrator in epsilon, single-step or multistep", group=_group
+    "dpm-solver",
+    dpm_solver_rows,
+    "DPM-Solver: exponential integrator in epsilon, single-step or multistep",
+    ("lu2022dpmsolver",),
+    group=_group,
 )
 DPM_SOLVER_PP = Family(
     "dpm-solver++",
     dpm_solver_pp_rows,
     "DPM-Solver++: exponential integrator in D, multistep 2M/3M or single-step",
+    ("lu2022dpmsolverpp",),
     group=_group,
 )

@@ -52,4 +52,4 @@ def _nfe(steps: int, clean: bool, method: str) -> int:
     return steps if method == "euler" else 2 * steps - clean
 
 
-FAMILY = Family("edm", rows, "EDM: Euler or Heun in sigma / alpha, Karras grid", "karras", _steps, _nfe)
+FAMILY = Family("edm", rows, "EDM: Euler or Heun in sigma / alpha, Karras grid", ("karras2022edm",), "karras", _steps, _nfe)

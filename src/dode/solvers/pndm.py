@@ -123,11 +123,14 @@ def _pndm_nfe(steps: int, clean: bool, warm_up: str, bounded: bool) -> int:
     return 1 if steps == 1 and clean else steps + 1
 
 
-IPNDM = Family("ipndm", ipndm_rows, "iPNDM: Adams-Bashforth in epsilon, orders 1-4, even steps")
+IPNDM = Family(
+    "ipndm", ipndm_rows, "iPNDM: Adams-Bashforth in epsilon, orders 1-4, even steps", ("zhang2023deis", "liu2022pndm")
+)
 PNDM = Family(
     "pndm",
     pndm_rows,
     "PNDM: Adams-Bashforth in epsilon with the paper's warm-up or PLMS",
+    ("liu2022pndm",),
     steps=_pndm_steps,
     nfe=_pndm_nfe,
 )

@@ -97,4 +97,4 @@ def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else 0.0
 
 
-FAMILY = Family("unipc", rows, "UniPC: predictor-corrector in D (or epsilon), orders 1-3, bh1 and bh2")
+FAMILY = Family("unipc", rows, "UniPC: predictor-corrector in D (or epsilon), orders 1-3, bh1 and bh2", ("zhao2023unipc",))

@@ -50,10 +50,13 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         solver: where no tableaux are held: the solver that is run, a name of `dode.solver`.
         solver_options: its options.
         grid: its grid, a name or explicit times; the solver's or the schedule's own if None, or what the pipeline's `sigmas` say.
-        num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, rescale_betas_zero_snr, snr_shift_scale, timestep_type,
-            sigma_min, sigma_max, sigma_data, use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, use_flow_sigmas, flow_shift,
-            shift, use_dynamic_shifting, time_shift_type, base_shift, max_shift, base_image_seq_len, max_image_seq_len, invert_sigmas,
-            prediction_type: of the network, as in diffusers.
+        num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas: of the network's betas, as in diffusers.
+        rescale_betas_zero_snr, snr_shift_scale, timestep_type: how they are changed and counted, as in diffusers.
+        sigma_min, sigma_max, sigma_data: of EDM's sigmas, as in diffusers.
+        use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas: of its sigmas in between, as in diffusers.
+        use_flow_sigmas, flow_shift, shift, use_dynamic_shifting, time_shift_type, invert_sigmas: of a flow, as in diffusers.
+        base_shift, max_shift, base_image_seq_len, max_image_seq_len: of a flow's shift by size, as in diffusers.
+        prediction_type: of the network, as in diffusers.
         thresholding, dynamic_thresholding_ratio, sample_max_value: as in diffusers: D is clipped to a quantile of each sample.
         variance_type: "learned" and "learned_range": the second half of the network's channels is left out.
 
