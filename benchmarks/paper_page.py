@@ -199,7 +199,7 @@ def _ablations(found: pd.DataFrame) -> Iterable[tuple[str, str]]:
     for part, title, values in (
         ("scale", "Teacher scale: into how many parts it cuts a step of the student", SCALES),
         ("batch", "Fitting samples; the errors are those of four sets of noise", BATCHES),
-        ("form", "Parametrisation: what is fitted in a row", FORMS),
+        ("form", "Parametrisation: what is fitted in a row; the forms beside the paper's are own ones", FORMS),
     ):
         table = ablation(found, part)
         rows = []
