@@ -21,7 +21,6 @@ from mkdocs.structure.pages import Page
 from dode.cli import app
 
 ROOT = Path(__file__).parent
-DOCS = ROOT / "docs"
 COMMANDS, MODELS = "commands/", "models/"
 CARDS = {f"{MODELS}{card.parent.name}.md": card for card in sorted((ROOT / "src" / "dode" / "models").glob("*/README.md"))}
 # What the site shows of the repository outside docs/, and where.
@@ -48,19 +47,12 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         COMMANDS: [f"{COMMANDS}index.md", *({f"dode {name}": f"{COMMANDS}{name}.md"} for name in commands())],
         MODELS: [{card.parent.name.replace("_", "-"): page} for page, card in CARDS.items()],
     }
-    config.nav = [{name: _filled(item, made) for name, item in entry.items()} for entry in config.nav or []]
+
+    def filled(item: Any) -> Any:
+        return made.get(item, item) if isinstance(item, str) else item
+
+    config.nav = [{name: filled(item) for name, item in entry.items()} for entry in config.nav or []]
     return config
-
-
-def _filled(item: Any, made: dict[str, list[Any]]) -> Any:
-    """An entry of the navigation with what is made in the place of its folder, without pages that are not there."""
-    if isinstance(item, str):
-        return made.get(item, item)
-    return [page for page in item if not isinstance(page, dict) or _is_there(*page.values())]
-
-
-def _is_there(page: Any) -> bool:
-    return not isinstance(page, str) or page in ELSEWHERE.values() or (DOCS / page).is_file()
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
