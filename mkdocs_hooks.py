@@ -33,6 +33,7 @@ ELSEWHERE = {
 README = {"README.md": "index.md"}
 # What a browser fetches by itself.
 _LOADED = re.compile(r"""<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|srcset|href)=["']?(?:https?:)?//[^>]*>""")
+_SMALL = re.compile(r"(?<=[\s>(])\d[\d.]*e-\d+(?=[\s<,;)])")
 _TYPES = {str: "text", int: "whole number", float: "number", Path: "path", bool: "flag"}
 
 
@@ -71,6 +72,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     uri = page.file.src_uri
     source = next((source for source, made in ELSEWHERE.items() if made == uri), f"docs/{uri}")
     return re.sub(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)", lambda link: _link(link, source, uri), markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Numbers such as 1.2e-03 are not broken at their minus."""
+    return _SMALL.sub(r'<span class="number">\g<0></span>', html)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
