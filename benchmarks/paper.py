@@ -107,7 +107,6 @@ def measure(args: argparse.Namespace) -> None:
         speeds={name: bench(name).speed for name in args.networks} if device.type == "cuda" else {},
         seed=SEED,
         seconds=round(time.monotonic() - began, 1),
-        missing=[str(cell) for cell in missing],
     )
     if missing:
         parts = Counter(f"{cell.part} at {cell.nfe}" for cell in missing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,10 @@ import numpy as np
 import pandas as pd
 from paper_bench import FINE
 from paper_cells import ABLATED, BATCHES, BUDGETS, FORMS, PEERS, SCALES, SOLVERS, Cell, cells
+from paper_findings import FEW_CALLS, SAME, ablation, conclusions, winners, worse
+from paper_tables import NAMES, as_table, geometric, paired, short, where
 
 TEMPLATE = Path(__file__).parent / "paper_results.md.jinja"
-FEW_CALLS = 10
-_PLACE = ["network", "nfe"]
-_NAMES = {"ddim": "DDIM", "pndm": "PNDM", "ipndm": "iPNDM", "dpm-solver-2": "DPM-Solver-2", "dpm-solver-3": "DPM-Solver-3"} | {
-    "deis": "DEIS",
-    "edm-euler": "EDM Euler",
-    "edm-heun": "EDM Heun",
-    "unipc": "UniPC-3",
-    "dpm-solver++": "DPM-Solver++ 2M",
-}
 _FORMS = {
     "difference": "lambda (O_k - O_{k-1}): the paper's",
     "scale": "lambda O_k: the output scaled",
@@ -36,8 +29,6 @@ _PARTS = {"main": "base and D-", "efforts": "efforts", "peers": "peers", "search
     "batch": "fitting samples",
     "form": "parametrisation",
 }
-# A ratio that is nearer to 1 than that is no difference: about twice what chance in 10,000 samples moves a Frechet distance by.
-_SAME = 0.02
 
 
 def write_page(folder: Path, page: Path) -> None:
@@ -45,7 +36,7 @@ def write_page(folder: Path, page: Path) -> None:
     found = pd.read_csv(folder / "results.csv", keep_default_na=False, na_values=[""])
     runs = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     titles = {"fid": "Frechet distance", "error": "end-point error"}
-    pairs = _paired(found)
+    pairs = paired(found)
     few = pairs[pairs.nfe <= FEW_CALLS]
     sampled = found[found.sample_seconds.notna() & (found.part == "main")]
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(
@@ -59,16 +50,16 @@ def write_page(folder: Path, page: Path) -> None:
         paired=int(found.paired.max()),
         fine=FINE,
         few=FEW_CALLS,
-        same=_SAME,
-        conclusions=[*_conclusions(pairs), *_of_ablations(found), _against_grids(found)],
+        same=SAME,
+        conclusions=list(conclusions(found)),
         by_solver=_by_solver(few),
-        worse=_worse(few),
+        worse=worse(few),
         reference=_reference(found),
         plots={
             what: _plot(found, what, title, folder / f"{what}.svg").relative_to(page.parent) for what, title in titles.items()
         },
         pairs=list(_pairs(found)),
-        winners=_winners(found),
+        winners=winners(found),
         peers=list(_peers(found)),
         ablations=list(_ablations(found)),
         time=_time(found),
@@ -77,120 +68,16 @@ def write_page(folder: Path, page: Path) -> None:
     page.write_text(text, encoding="utf-8")
 
 
-def _conclusions(pairs: pd.DataFrame) -> Iterable[tuple[str, str, str]]:
-    """What the paper says of base and D-, what is found, and whether it holds."""
-    few = pairs[pairs.nfe <= FEW_CALLS]
-    yield "D- beats its base at few calls", _share(few, "fid"), _verdict(few, "fid")
-    yield "it follows the fine path more closely: the end point is nearer", _share(few, "error"), _verdict(few, "error")
-    medians = pairs.groupby("nfe").fid_ratio.median().dropna()
-    shown = ", ".join(f"{nfe}: {ratio:.2f}" for nfe, ratio in medians.items())
-    shrinks = 1 - medians.iloc[-1] < (1 - medians).max() / 2
-    yield "the gain shrinks as calls grow", f"median FID ratio by calls: {shown}", "yes" if shrinks else "no"
-
-
-def _worse(few: pd.DataFrame) -> str:
-    worse = few[few.fid_ratio > 1 + _SAME].sort_values("fid_ratio", ascending=False)
-    return ", ".join(f"{_NAMES[r.solver]} at {r.nfe} on `{r.network}` ({r.fid_ratio:.2f})" for r in worse.itertuples())
-
-
-def _share(pairs: pd.DataFrame, what: str) -> str:
-    ratio = pairs[f"{what}_ratio"].dropna()
-    name = "FID" if what == "fid" else "error"
-    return (
-        f"{name} lower in {(ratio < 1 - _SAME).sum()}, the same (to {_SAME:.0%}) in {(abs(ratio - 1) <= _SAME).sum()}, higher in "
-        f"{(ratio > 1 + _SAME).sum()} of {len(ratio)} pairs at {FEW_CALLS} calls or fewer; median ratio {ratio.median():.2f}"
-    )
-
-
-def _verdict(pairs: pd.DataFrame, what: str) -> str:
-    ratio = pairs[f"{what}_ratio"].dropna()
-    share = float((ratio < 1 - _SAME).mean())
-    return "yes" if share > 0.9 else "mostly" if share > 0.7 else "partly" if share > 0.3 else "no"
-
-
-def _against_grids(found: pd.DataFrame) -> tuple[str, str, str]:
-    """The best D- against undistilled solvers on grids that were chosen or searched for the network."""
-    found = found[found.fid.notna() & found.error.notna()]
-    chosen = found[found.part.isin(["peers", "searched"])]
-    distilled = found[(found.part == "main") & (found.method == "D")]
-    ratios = (distilled.groupby(_PLACE)[["fid", "error"]].min() / chosen.groupby(_PLACE)[["fid", "error"]].min()).dropna()
-    wins = (ratios < 1).sum()
-    return (
-        "(not in the paper) the best D- beats the best undistilled solver on a grid chosen for the network",
-        f"FID lower in {wins.fid}, error lower in {wins.error} of {len(ratios)} places, a network and a number of calls",
-        "yes" if min(wins) == len(ratios) else "no" if max(wins) <= len(ratios) / 2 else "partly",
-    )
-
-
-def _winners(found: pd.DataFrame) -> str:
-    """At each network and budget with peers: the least distance and error of all, and the best D-."""
-    found = found[found.part.isin(["main", "efforts", "peers", "searched"]) & found.fid.notna() & found.error.notna()]
-    places = found[found.part == "peers"].groupby(_PLACE).size().index
-    rows = []
-    for network, nfe in places:
-        own = found[_where(found, network=network, nfe=nfe)]
-        cells = []
-        for what in ("fid", "error"):
-            for cell in (own.nsmallest(1, what).iloc[0], own[own.method == "D"].nsmallest(1, what).iloc[0]):
-                cells.append(f"{_short(cell[what]) if what == 'fid' else f'{cell[what]:.1e}'}, {_name_of(cell)}")
-        rows.append([f"`{network}`, {nfe}", *cells])
-    return _table(["", "least FID", "best D-", "least error", "best D-"], rows)
-
-
-def _name_of(cell: pd.Series) -> str:
-    if cell.part == "efforts":
-        return f"`{cell.method}`"
-    solver = _NAMES[cell.solver]
-    return {"D": f"D-{solver}", "gits": f"{solver}, GITS-style", "oss": f"{solver}, OSS-style"}.get(cell.method, solver)
-
-
-def _of_ablations(found: pd.DataFrame) -> Iterable[tuple[str, str, str]]:
-    """What each ablation comes to, relative to the paper's own settings, over all places where it was made."""
-    scale, batch, form = (_relative(_ablation(found, part), part) for part in ("scale", "batch", "form"))
-    enough = scale.error[10] < 1.1 * scale.error.min()
-    yield (
-        "a finer teacher helps, and scale 10 is enough",
-        f"error over that at scale 10: {_listed(scale.error)}",
-        "yes" if enough and scale.error[2] > 1.1 else "partly" if enough else "no",
-    )
-    yield (
-        "100 samples are enough, and far fewer do",
-        f"error over that with 100: {_listed(batch.error)}",
-        "yes" if abs(batch.error[200] - 1) < 0.05 and batch.error[10] < 1.1 else "partly",
-    )
-    yield (
-        "one lambda on the difference, whose weights sum to one, is the right parametrisation",
-        f"error over the paper's: {_listed(form.error)}; FID over the paper's: {_listed(form.fid)}",
-        "yes" if form[["error", "fid"]].min().min() > 0.95 else "of forms with one number" if form.error["scale"] > 1 else "no",
-    )
-
-
-def _relative(table: pd.DataFrame, part: str) -> pd.DataFrame:
-    """Error and FID by value, over those of the paper's setting at the same place: geometric means over places and seeds."""
-    keys = ["network", "solver", "nfe"]
-    usual = table[table.part == "main"][[*keys, "error", "fid"]]
-    both = table[table.part != "main"].merge(usual, on=keys, suffixes=("", "_usual"))
-    both = both.assign(error=both.error / both.error_usual, fid=both.fid / both.fid_usual)
-    order = {"scale": SCALES, "batch": BATCHES, "form": FORMS}[part]
-    found = both.groupby("value")[["error", "fid"]].agg(lambda values: _geometric(values.dropna()))
-    found.loc[Cell.__dataclass_fields__[part].default] = 1.0
-    return found.loc[[value for value in order if value in found.index]]
-
-
-def _listed(values: pd.Series) -> str:
-    return ", ".join(f"{name}: {value:.2f}" for name, value in values.items())
-
-
 def _by_solver(few: pd.DataFrame) -> str:
     networks = list(SOLVERS)
     solvers = list(dict.fromkeys(name for names in SOLVERS.values() for name in names))
 
     def cell(solver: str, network: str) -> str:
         ratio = few[(few.solver == solver) & (few.network == network)].fid_ratio.dropna()
-        return "" if ratio.empty else f"{_geometric(ratio):.2f} ({ratio.max():.2f} to {ratio.min():.2f})"
+        return "" if ratio.empty else f"{geometric(ratio):.2f} ({ratio.max():.2f} to {ratio.min():.2f})"
 
-    rows = [[_NAMES[solver], *(cell(solver, network) for network in networks)] for solver in solvers]
-    return _table(["", *(f"`{name}`" for name in networks)], rows)
+    rows = [[NAMES[solver], *(cell(solver, network) for network in networks)] for solver in solvers]
+    return as_table(["", *(f"`{name}`" for name in networks)], rows)
 
 
 def _reference(found: pd.DataFrame) -> str:
@@ -198,9 +85,9 @@ def _reference(found: pd.DataFrame) -> str:
     own = found[found.part == "reference"]
     rows = []
     for what in own.what.unique():
-        shown = [_reference_cell(own[_where(own, what=what, network=network)]) for network in SOLVERS]
+        shown = [_reference_cell(own[where(own, what=what, network=network)]) for network in SOLVERS]
         rows.append([what, *shown])
-    return _table(["", *(f"`{name}`" for name in SOLVERS)], rows)
+    return as_table(["", *(f"`{name}`" for name in SOLVERS)], rows)
 
 
 def _missing(found: pd.DataFrame) -> tuple[int, str]:
@@ -237,19 +124,19 @@ def _pairs(found: pd.DataFrame) -> Iterable[tuple[str, str, str]]:
         own = main[main.network == network]
         budgets = sorted(own[own.method == "D"].nfe.unique())
         heads = ["calls", *map(str, budgets)]
-        distances = [[_NAMES[solver], *(_pair(own, solver, nfe) for nfe in budgets)] for solver in solvers]
-        errors = [[_NAMES[solver], *(_error_pair(own, solver, nfe) for nfe in budgets)] for solver in solvers]
-        yield network, _table(heads, distances), _table(heads, errors)
+        distances = [[NAMES[solver], *(_pair(own, solver, nfe) for nfe in budgets)] for solver in solvers]
+        errors = [[NAMES[solver], *(_error_pair(own, solver, nfe) for nfe in budgets)] for solver in solvers]
+        yield network, as_table(heads, distances), as_table(heads, errors)
 
 
 def _pair(own: pd.DataFrame, solver: str, nfe: int) -> str:
     base, distilled = (_value(own, "fid", solver=solver, nfe=nfe, method=method) for method in ("base", "D"))
     if base is None or distilled is None:
-        return "" if base is None else f"{_short(base)} → "
-    one, other = _short(base), _short(distilled)
-    if distilled < base * (1 - _SAME):
+        return "" if base is None else f"{short(base)} → "
+    one, other = short(base), short(distilled)
+    if distilled < base * (1 - SAME):
         other = f"**{other}**"
-    elif distilled > base * (1 + _SAME):
+    elif distilled > base * (1 + SAME):
         one = f"**{one}**"
     return f"{one} → {other}"
 
@@ -273,20 +160,20 @@ def _peers(found: pd.DataFrame) -> Iterable[tuple[str, str]]:
         for title, method in (("best base", "base"), ("best D-", "D")):
             rows.append([title, *(_best(own[own.part == "main"], method, nfe) for nfe in budgets)])
         for part, solver, method, title in _peer_rows():
-            found_here = own[_where(own, part=part, solver=solver, method=method)]
+            found_here = own[where(own, part=part, solver=solver, method=method)]
             if len(found_here):
                 rows.append([title, *(_both(found_here[found_here.nfe == nfe]) for nfe in budgets)])
-        yield network, _table(["calls", *map(str, budgets)], rows)
+        yield network, as_table(["calls", *map(str, budgets)], rows)
 
 
 def _peer_rows() -> Iterable[tuple[str, str, str, str]]:
     for effort in ("fast", "balanced", "thorough"):
         yield "efforts", "deis", effort, f"`{effort}`"
     for solver in PEERS:
-        yield "peers", solver, "best grid", f"{_NAMES[solver]}, best grid"
+        yield "peers", solver, "best grid", f"{NAMES[solver]}, best grid"
     for grid in ("gits", "oss"):
         for solver in ("ddim", "unipc"):
-            yield "searched", solver, grid, f"{_NAMES[solver]}, {grid.upper()}-style grid"
+            yield "searched", solver, grid, f"{NAMES[solver]}, {grid.upper()}-style grid"
 
 
 def _best(main: pd.DataFrame, method: str, nfe: int) -> str:
@@ -295,47 +182,37 @@ def _best(main: pd.DataFrame, method: str, nfe: int) -> str:
     if cells.empty:
         return ""
     fid, error = (cells.nsmallest(1, what).iloc[0] for what in ("fid", "error"))
-    return f"{_short(fid.fid)}, {_NAMES[fid.solver]} ({error.error:.1e}, {_NAMES[error.solver]})"
+    return f"{short(fid.fid)}, {NAMES[fid.solver]} ({error.error:.1e}, {NAMES[error.solver]})"
 
 
 def _both(cell: pd.DataFrame) -> str:
     if cell.empty or np.isnan(cell.fid.iloc[0]):
         return ""
-    return f"{_short(cell.fid.iloc[0])} ({cell.error.iloc[0]:.1e})"
+    return f"{short(cell.fid.iloc[0])} ({cell.error.iloc[0]:.1e})"
 
 
 def _ablations(found: pd.DataFrame) -> Iterable[tuple[str, str]]:
     """A title and its table."""
     made = found[found.part == "scale"]
-    places = [(n, s, nfe) for n, s, budgets in ABLATED for nfe in budgets if _where(made, network=n, solver=s, nfe=nfe).any()]
-    heads = ["", *(f"{_NAMES[solver]}, {nfe} calls, `{network}`" for network, solver, nfe in places)]
+    places = [(n, s, nfe) for n, s, budgets in ABLATED for nfe in budgets if where(made, network=n, solver=s, nfe=nfe).any()]
+    heads = ["", *(f"{NAMES[solver]}, {nfe} calls, `{network}`" for network, solver, nfe in places)]
     for part, title, values in (
         ("scale", "Teacher scale: into how many parts it cuts a step of the student", SCALES),
         ("batch", "Fitting samples; the errors are those of four sets of noise", BATCHES),
         ("form", "Parametrisation: what is fitted in a row", FORMS),
     ):
-        table = _ablation(found, part)
+        table = ablation(found, part)
         rows = []
         for value in values:
-            cells = [table[_where(table, network=n, solver=s, nfe=nfe, value=value)] for n, s, nfe in places]
+            cells = [table[where(table, network=n, solver=s, nfe=nfe, value=value)] for n, s, nfe in places]
             rows.append([_FORMS.get(str(value), str(value)), *map(_ablation_cell, cells)])
-        yield title, _table(heads, rows)
+        yield title, as_table(heads, rows)
 
 
 def _ablation_cell(own: pd.DataFrame) -> str:
     errors = ", ".join(f"{error:.2e}" for error in own.sort_values("seed").error)
     fid = own.fid.dropna()
-    return f"{_short(fid.iloc[0])}; {errors}" if len(fid) else errors
-
-
-def _ablation(found: pd.DataFrame, part: str) -> pd.DataFrame:
-    """The rows of an ablation with the paper's own settings, which are in the main table."""
-    own = found[found.part == part]
-    places = set(zip(own.network, own.solver, own.nfe, strict=True))
-    main = found[(found.part == "main") & (found.method == "D")]
-    main = main[[(r.network, r.solver, r.nfe) in places for r in main.itertuples()]]
-    both = pd.concat([own, main])
-    return both.assign(value=both[part]).dropna(subset=["error"])
+    return f"{short(fid.iloc[0])}; {errors}" if len(fid) else errors
 
 
 def _time(found: pd.DataFrame) -> str:
@@ -348,52 +225,34 @@ def _time(found: pd.DataFrame) -> str:
             rows.append(
                 [title, *("" if c.empty else f"{c.cost.median():,.0f}; {c.made_seconds.median():.1f} s" for c in parts)]
             )
-    return _table(["calls", "5", "10", "20"], rows)
-
-
-def _paired(found: pd.DataFrame) -> pd.DataFrame:
-    """A row for each base with its D-."""
-    main = found[found.part == "main"]
-    keys = ["network", "solver", "nfe"]
-    both = main[main.method == "base"].merge(main[main.method == "D"], on=keys, suffixes=("_base", "_d"))
-    return both.assign(fid_ratio=both.fid_d / both.fid_base, error_ratio=both.error_d / both.error_base)
+    return as_table(["calls", "5", "10", "20"], rows)
 
 
 def _value(own: pd.DataFrame, what: str, **keys: Any) -> float | None:
-    found = own[_where(own, **keys)][what].dropna()
+    found = own[where(own, **keys)][what].dropna()
     return None if found.empty else float(found.iloc[0])
-
-
-def _where(table: pd.DataFrame, **keys: Any) -> pd.Series:
-    return pd.concat([table[name] == value for name, value in keys.items()], axis=1).all(axis=1)
-
-
-def _geometric(values: pd.Series) -> float:
-    return float(np.exp(np.log(values).mean()))
-
-
-def _short(value: float) -> str:
-    """Three digits."""
-    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
-    return "\n".join(lines)
 
 
 def _plot(found: pd.DataFrame, what: str, title: str, path: Path) -> Path:
     """Against the calls, on two logarithmic axes: a panel a network, a colour a solver, D- drawn through and its base dashed."""
-    own = found[(found.part == "main") & found[what].notna()].replace({"solver": _NAMES, "method": {"D": "D-"}})
+    own = found[(found.part == "main") & found[what].notna()]
+    own = own[own.groupby(["network", "solver", "nfe"]).method.transform("nunique") == 2].replace(
+        {"solver": NAMES, "method": {"D": "D-"}}
+    )
+    calls = sorted(own.nfe.unique())
+    x = alt.X("nfe:Q", title="network calls", axis=alt.Axis(values=[int(n) for n in calls], grid=False))
+    lines = alt.Legend(symbolType="stroke", symbolStrokeColor="black", symbolStrokeWidth=2, symbolSize=400)
     chart = (
         alt.Chart(own[["network", "solver", "method", "nfe", what]])
-        .mark_line(point=True)
+        .mark_line(point={"size": 18})
         .encode(
-            x=alt.X("nfe:Q", title="network calls").scale(type="log"),
-            y=alt.Y(f"{what}:Q", title=title).scale(type="log"),
+            x=x.scale(type="log", domain=[calls[0] * 0.9, calls[-1] * 1.1], nice=False),
+            y=alt.Y(f"{what}:Q", title=title).scale(
+                type="log", domain=[own[what].min() * 0.8, own[what].max() * 1.2], nice=False
+            ),
             color=alt.Color("solver:N", title=None),
-            strokeDash=alt.StrokeDash("method:N", title=None, sort=["D-", "base"]),
-            facet=alt.Facet("network:N", title=None, columns=3),
+            strokeDash=alt.StrokeDash("method:N", title=None, sort=["D-", "base"], legend=lines),
+            facet=alt.Facet("network:N", title=None, columns=3, sort=list(SOLVERS)),
         )
         .properties(width=260, height=260)
         .configure(background="white")
