@@ -21,7 +21,6 @@ from mkdocs.structure.pages import Page
 from dode.cli import app
 
 ROOT = Path(__file__).parent
-DOCS = ROOT / "docs"
 COMMANDS, MODELS = "commands/", "models/"
 CARDS = {f"{MODELS}{card.parent.name}.md": card for card in sorted((ROOT / "src" / "dode" / "models").glob("*/README.md"))}
 # What the site shows of the repository outside docs/, and where.
@@ -34,6 +33,7 @@ ELSEWHERE = {
 README = {"README.md": "index.md"}
 # What a browser fetches by itself.
 _LOADED = re.compile(r"""<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|srcset|href)=["']?(?:https?:)?//[^>]*>""")
+_SMALL = re.compile(r"(?<=[\s>(])\d[\d.]*e-\d+(?=[\s<,;)])")
 _TYPES = {str: "text", int: "whole number", float: "number", Path: "path", bool: "flag"}
 
 
@@ -48,19 +48,12 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         COMMANDS: [f"{COMMANDS}index.md", *({f"dode {name}": f"{COMMANDS}{name}.md"} for name in commands())],
         MODELS: [{card.parent.name.replace("_", "-"): page} for page, card in CARDS.items()],
     }
-    config.nav = [{name: _filled(item, made) for name, item in entry.items()} for entry in config.nav or []]
+
+    def filled(item: Any) -> Any:
+        return made.get(item, item) if isinstance(item, str) else item
+
+    config.nav = [{name: filled(item) for name, item in entry.items()} for entry in config.nav or []]
     return config
-
-
-def _filled(item: Any, made: dict[str, list[Any]]) -> Any:
-    """An entry of the navigation with what is made in the place of its folder, without pages that are not there."""
-    if isinstance(item, str):
-        return made.get(item, item)
-    return [page for page in item if not isinstance(page, dict) or _is_there(*page.values())]
-
-
-def _is_there(page: Any) -> bool:
-    return not isinstance(page, str) or page in ELSEWHERE.values() or (DOCS / page).is_file()
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -79,6 +72,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     uri = page.file.src_uri
     source = next((source for source, made in ELSEWHERE.items() if made == uri), f"docs/{uri}")
     return re.sub(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)", lambda link: _link(link, source, uri), markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Numbers such as 1.2e-03 are not broken at their minus."""
+    return _SMALL.sub(r'<span class="number">\g<0></span>', html)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:

@@ -81,6 +81,11 @@ def test_a_page_that_would_load_something_from_elsewhere_is_refused(tag):
     assert hooks.on_post_page('<a href="https://a.b">a</a><img src="c.png">', Page, None)
 
 
+def test_a_small_number_is_one_word():
+    html = hooks.on_page_content("<td>1.2e-03 ± 4e-05</td><code>x-e-1</code>", None, None, None)
+    assert html == '<td><span class="number">1.2e-03</span> ± <span class="number">4e-05</span></td><code>x-e-1</code>'
+
+
 def test_names_that_share_a_description_are_told_apart():
     text = "Title.\n\nArgs:\n    a, b: two\n        lines.\n    c: one.\n"
     assert reference.told_apart(text) == (
