@@ -94,7 +94,7 @@ def _table(comparison: Comparison, name: str) -> Table:
     from dode.report.results import METRICS
 
     methods = list(dict.fromkeys((r.cell.solver, r.cell.grid, r.cell.method) for r in comparison.results))
-    title = f"{METRICS[name].label}: {METRICS[name].meaning}"
+    title = METRICS[name].label
     table = Table("solver", "grid", "method", *(f"NFE {nfe}" for nfe in comparison.budgets), title=title, title_justify="left")
     for solver, grid, method in methods:
         cells = []
