@@ -167,21 +167,8 @@ def test_compare_makes_a_report_and_goes_on_in_it(folder: Path) -> None:
     assert (out / "index.html").is_file()
     # Bad input is one line, before any work.
     fail(folder, "made for the schedule", "compare", "networks:scaled", "--tableau", "mine.json", "--out", "other")
-    fail(folder, "holds a comparison of curved", "compare", "networks:linear", "--solver", "ddim", "--nfe", "2", *small)
-    fail(
-        folder,
-        "did you mean 'fast'",
-        "compare",
-        "networks:linear",
-        "--solver",
-        "ddim",
-        "--nfe",
-        "2",
-        "--effort",
-        "fest",
-        *small,
-    )
-    fail(folder, "holds no finished comparison", "report", ".")
+    fail(folder, "holds a report on curved", "compare", "networks:linear", "--solver", "ddim", "--nfe", "2", *small)
+    fail(folder, "holds no finished report", "report", ".")
     (folder / "foreign").mkdir()
     (folder / "foreign" / "results.csv").touch()
     foreign = ("--solver", "ddim", "--nfe", "2", "--out", "foreign")

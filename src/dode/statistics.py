@@ -9,7 +9,7 @@ percentile bootstrap.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,8 +22,8 @@ LEVEL, _DRAWS = 0.9, 999
 HIGH = 0.95
 # The logarithm of an interval's end over the figure, at the most: a few samples may say nothing at all.
 _WIDEST = 100.0
-# Numbers of a block of draws.
-_BLOCK = 2**22
+# Numbers of a block of draws: some megabytes, however many samples there are.
+_BLOCK = 2**19
 
 
 class Figure(NamedTuple):
@@ -170,8 +170,8 @@ def _counts(rows: Any) -> Array:
     return np.stack([np.bincount(row, minlength=n) for row in rows]).astype(np.float64)
 
 
-def _draws(n: int) -> list[Any]:
+def _draws(n: int) -> Iterator[Any]:
     """Rows of samples drawn with replacement, (draws, n) in blocks; the same for the same n."""
     generator = np.random.default_rng(n)
     block = max(1, _BLOCK // n)
-    return [generator.integers(0, n, (min(block, _DRAWS - i), n)) for i in range(0, _DRAWS, block)]
+    return (generator.integers(0, n, (min(block, _DRAWS - i), n)) for i in range(0, _DRAWS, block))

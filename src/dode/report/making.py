@@ -34,6 +34,8 @@ from dode.tableau import Tableau
 
 # In the folder of a cache: the records, and what a distillation that is under way goes on from.
 RECORDS, UNDER_WAY = "comparison.jsonl", "distilling"
+# And end points of the reference, features of its images, its states.
+_TENSORS = ("reference", "seen", "teacher")
 # Noises that the network is known by, and evaluations of the run at whose times it is asked for that.
 _PROBES, _PROBED_NFE = 3, 20
 # Noises on which the reference is compared with another run.
@@ -118,8 +120,9 @@ class Making:
         self.denoiser, self.cond, self.subject, self.key = denoiser, cond, subject, key
         self.shown, self.seed, self._folder, self._known = shown, seed, folder, known
         folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob("*.safetensors") if restart else ():
-            path.unlink()
+        for name in _TENSORS if restart else ():
+            for path in folder.glob(f"{name}-*.safetensors"):
+                path.unlink()
         self.records = Records(folder / RECORDS, key, lambda: denoiser.evaluations, restart, strict=True)
         self._run = reference_run(reference_nfe)
         tableau = reference_tableau(denoiser.schedule, reference_nfe)
