@@ -121,11 +121,11 @@ def large(
     factors: dict[str, float] | None = None,
     *,
     samples: int = 1024,
-    shown: int = 12,
+    shown: int = 8,
 ) -> Comparison:
     """The size of a large comparison: real runs of the bases, and distilled cells that are these runs with errors divided."""
     factors = {"fast": 0.5, "balanced": 0.3, "thorough": 0.2} if factors is None else factors
-    few = 2 * shown
+    few = shown
     denoiser, labels = dode.load("fashion"), torch.arange(10)
     noise = standard_noise(0, few, denoiser.shape, stream=REPORT, dtype=torch.float32)
     reference, fine = _reference(denoiser, noise, labels, 60, shown)

@@ -72,8 +72,6 @@ def config(look: Look) -> Mapping[str, Any]:
         "title": {"color": look.ink, "fontSize": 14, "anchor": "start"},
         "text": {"color": look.ink},
         "rule": {"color": look.ink},
-        # What all others are compared with: the reference's path.
-        "style": {"reference": {"stroke": look.ink}},
         "range": {
             "category": list(look.solvers),
             "ordinal": list(look.methods),

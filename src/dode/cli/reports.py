@@ -114,7 +114,9 @@ def compare(
 
     from dode.report.cells import check_efforts
     from dode.report.folder import check_own
+    from dode.report.page import check_installed
 
+    check_installed()
     check_efforts(efforts)
     check_own(out, overwrite=force)
     found = found_of(model, asked.of_pipeline, "give --prompts FILE or --call KEY=VALUE, with which it is run as a whole")
@@ -251,17 +253,20 @@ def study(
     context.with_resource(output_folder(out, "*"))
 
     from dode.report.files import load
-    from dode.report.folder import check_own
+    from dode.report.folder import begun_report, check_own
     from dode.report.outcomes import NAMES, Outcome
+    from dode.report.page import check_installed
     from dode.report.study import study as run
     from dode.report.study_files import KEPT, RECORDS, load_study, save_study
     from dode.report.study_tables import tables
 
+    check_installed()
     check_own(out, overwrite=force)
     denoiser = denoiser_of(model, guidance_of(guidance_scale, None, guidance_rescale), batch_size, device)
     comparison, earlier = load(out), None if force else load_study(out)
     _check_same(comparison, denoiser.name, out)
     condition = condition_of(denoiser, labels)
+    context.with_resource(begun_report(out))
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True) as bar, resumable(out / RECORDS, bar.console):
         task = bar.add_task("studying", total=None)

@@ -63,8 +63,6 @@ class Bench:
         # Guidance belongs to a record.
         plain = self.denoiser.replace(guidance_scale=1.0)
         self.context = "" if self.path is None else context_of(plain, self.cond, self.noise, reference, *settings)
-        if self.path is not None:
-            self.path.parent.mkdir(exist_ok=True)
         self.records = Records(self.path, self.context, self._evaluations, self.restart, strict=True)
         self._measurement = {"seed": self.seed, "held_out": len(self.noise), "reference_nfe": self.reference_nfe}
 

@@ -65,8 +65,7 @@ def study(
         reference_nfe: evaluations of the reference; see `dode.report.reference`.
         grid: as `distill`.
         seed: of the noise.
-        records: a file, JSON lines, that keeps what each fit and each measurement gave; what is there is not done again. Its folder is
-            made where it is not there.
+        records: a file, JSON lines, that keeps what each fit and each measurement gave; what is there is not done again.
         restart: forget what the records hold.
         earlier: a study whose axes and values belong to this one too: what the records hold of it is not done again.
         command: what makes the study, to be given again.

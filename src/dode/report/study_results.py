@@ -82,12 +82,31 @@ class Study:
         return [row for axis, outcomes in self.results.items() for each in outcomes for row in _rows(axis, each)]
 
     def to_frame(self) -> Any:
-        """The rows as a pandas DataFrame; needs `dode[report]`."""
-        try:
-            import pandas
-        except ImportError:
-            raise ImportError("a frame needs pandas: pip install 'dode[report]'") from None
-        return pandas.DataFrame(self.rows())
+        """A pandas DataFrame of the rows.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        from dode.report.study_notebook import to_frame
+
+        return to_frame(self)
+
+    def plot(self, axis: str) -> Any:
+        """An altair chart of the error along an axis.
+
+        Raises:
+            ValueError: an axis that was not measured.
+            ImportError: altair is not installed.
+        """
+        from dode.report.study_notebook import plot
+
+        return plot(self, axis)
+
+    def _repr_html_(self) -> str:
+        """In notebooks: the answers, and a table an axis."""
+        from dode.report.study_notebook import html
+
+        return html(self)
 
 
 def study_from_json(data: Mapping[str, Any]) -> Study:

@@ -46,7 +46,7 @@ def axis_table(axis: Axis, outcomes: Sequence[Outcome], *, brief: bool = False) 
     heads = [Column(axis.label, number=axis.name != "classes"), *([Column("fitted", number=False)] if several else [])]
     heads.append(Column("base", "error of the undistilled solver"))
     for name in NAMES.values():
-        heads += [column._replace(title=f"{column.title}, {name}" if column.title else name) for column in columns]
+        heads += [Column(column.title or name, f"{name}: {column.meaning}") for column in columns]
     rows = []
     for value, series in keys:
         mine = [by_key[value, series, method] for method in NAMES]

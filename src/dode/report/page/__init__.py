@@ -9,13 +9,26 @@ forbids it.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from dode.files import write_atomically
 from dode.report.results import Comparison
 
+_LIBRARIES = {"altair": "altair", "jinja2": "jinja2", "vl_convert": "vl-convert-python"}
 PAGE, PLOTS = "index.html", "plots"
+
+
+def check_installed() -> None:
+    """See, before long work, that a page can be written.
+
+    Raises:
+        ImportError: the extra `report` is not installed.
+    """
+    missing = [name for module, name in _LIBRARIES.items() if find_spec(module) is None]
+    if missing:
+        raise ImportError(f"the page needs {', '.join(missing)}: pip install 'dode[report]'")
 
 
 def write(folder: Path, *, comparison: Comparison | None = None, study: Any = None) -> list[Path]:
@@ -50,4 +63,4 @@ def write(folder: Path, *, comparison: Comparison | None = None, study: Any = No
     return written
 
 
-__all__ = ["PAGE", "PLOTS", "write"]
+__all__ = ["PAGE", "PLOTS", "check_installed", "write"]

@@ -18,6 +18,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 # Pixels of a PNG for one of the chart's.
 _SCALE = 2.0
+# Of a chart in a file that takes the page's width in the page.
+_WIDTH = 640
 _DIGITS = 5
 
 
@@ -83,6 +85,8 @@ def pictures(chart: Chart) -> dict[str, bytes]:
     look = {**config(LIGHT), "background": LIGHT.paper, "padding": 12}
     shown = {name: [row for row in rows if matches(row, chart.example)] for name, rows in chart.rows.items()}
     spec = {**chart.spec, "datasets": shown, "config": look}
+    if spec.get("width") == "container":  # which is the page's
+        spec["width"] = _WIDTH
     svg = vl_convert.vegalite_to_svg(json.dumps(finite(spec)))
     return {f"{chart.name}.svg": svg.encode(), f"{chart.name}.png": vl_convert.svg_to_png(svg, scale=_SCALE)}
 

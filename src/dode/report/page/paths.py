@@ -16,6 +16,8 @@ from dode.report.results import Comparison, Course, Result
 # The method's name of the reference in rows.
 REFERENCE = "reference"
 _TIME = "log-SNR (noise left, image right)"
+# A grey that is seen on light and dark.
+_MIDDLE = "#8b929c"
 
 
 def path_charts(comparison: Comparison, example: Result) -> list[Chart]:
@@ -161,7 +163,7 @@ def _paths(comparison: Comparison, rows: list[dict[str, Any]], example: Mapping[
     every = alt.Chart()
     reference = (
         every.transform_filter(f"datum.method == '{REFERENCE}'")
-        .mark_line(strokeWidth=6, opacity=0.28, strokeCap="round", style="reference")
+        .mark_line(strokeWidth=7, opacity=0.4, strokeCap="round", color=_MIDDLE)
         .encode(x, y, order="step:Q")
     )
     others = every.transform_filter(f"datum.method != '{REFERENCE}'")
@@ -215,6 +217,10 @@ def _lambda_chart(comparison: Comparison, rows: list[dict[str, Any]], example: M
 
 def _heat_map(rows: list[dict[str, Any]], example: Mapping[str, Any]) -> Chart:
     alt = require_altair()
+    # One scale for all cells, so that colours can be compared.
+    most = max(abs(row["value"]) for row in rows)
+    scale = alt.Scale(type="symlog", constant=0.1, domain=[-most, most], domainMid=0, range="diverging", interpolate="lab")
+    marks = [mark for mark in (-10, -1, -0.1, 0, 0.1, 1, 10) if abs(mark) <= most]
     drawing = (
         alt.Chart(alt.NamedData(name="coefficients"))
         .mark_rect()
@@ -229,8 +235,8 @@ def _heat_map(rows: list[dict[str, Any]], example: Mapping[str, Any]) -> Chart:
             alt.Color(
                 "value:Q",
                 title="coefficient",
-                scale=alt.Scale(type="symlog", constant=0.1, domainMid=0, range="diverging"),
-                legend=alt.Legend(orient="right", title="coefficient", gradientLength=140),
+                scale=scale,
+                legend=alt.Legend(orient="right", title="coefficient", gradientLength=140, values=marks, format="~g"),
             ),
             tooltip=["row:O", "of:N", alt.Tooltip("value:Q", format="+.5g")],
         )
@@ -240,7 +246,7 @@ def _heat_map(rows: list[dict[str, Any]], example: Mapping[str, Any]) -> Chart:
         "coefficients",
         drawing,
         "The coefficients of the chosen cell: a row a network evaluation, a column a state or a denoised sample that it combines.",
-        caption="Each row makes the next state from states x and denoised samples D: red takes away, blue adds.",
+        caption="Each row makes the next state from states x and denoised samples D: orange takes away, blue adds.",
         rows={"coefficients": rows},
         follows="cell",
         example=example,

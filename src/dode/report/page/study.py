@@ -22,24 +22,31 @@ _ERROR = "mean square distance to the reference"
 
 def section(study: Study) -> tuple[dict[str, Any], list[Chart]]:
     """What `study.html` is filled with, and the charts that it shows."""
-    answers = study.answers
-    charts: list[Chart] = []
-    axes = []
-    for name, axis in AXES.items():
-        if name in study.skipped:
-            axes.append({"name": name, "question": axis.question, "answer": "", "skipped": study.skipped[name]})
-        elif name in study.results:
-            own, tables = charts_of(study, name), tables_of(study, name)
-            told: dict[str, Any] = {"answer": _sentence(answers[name]), "skipped": "", "charts": own, "tables": tables}
-            axes.append({"name": name, "question": axis.question, **told})
-            charts += own
-    words = {"title": study.title, "caption": study.caption, "cost": study.cost}
-    return {
-        **words,
+    axes = axes_of(study)
+    charts = {name: charts_of(study, name) for name in study.results}
+    context = {
         "setting": study.setting,
-        "hashes": {**study.setting.hashes, **study.setting.versions},
-        "axes": axes,
-    }, charts
+        "solver": study.solver,
+        "caption": study.caption,
+        "reference": study.reference,
+        "reference_error": f"{study.reference_error:.1e}",
+        "cost": study.cost,
+        "axes": [{**axis, "charts": charts.get(axis["name"], [])} for axis in axes],
+    }
+    return context, [chart for own in charts.values() for chart in own]
+
+
+def axes_of(study: Study) -> list[dict[str, Any]]:
+    """Of each axis its question with the answer and the tables, or why it was skipped."""
+    answers = study.answers
+    found: list[dict[str, Any]] = []
+    for name, axis in AXES.items():
+        about = {"name": name, "question": axis.question, "label": axis.label, "skipped": study.skipped.get(name, "")}
+        if name in study.results:
+            found.append({**about, "answer": _sentence(answers[name]), "tables": tables_of(study, name)})
+        elif about["skipped"]:
+            found.append(about)
+    return found
 
 
 def tables_of(study: Study, name: str) -> list[Table]:
@@ -121,18 +128,19 @@ def _draw_ordered(axis: Axis, rows: Sequence[Mapping[str, Any]], data: Any) -> A
     """Lines over numbers."""
     alt = require_altair()
     values = sorted({row["value"] for row in rows})
-    scale = alt.Scale(type=axis.scale, nice=False, zero=False, domain=_domain(axis, values))
+    scale = alt.Scale(type=axis.scale, nice=False, domain=_domain(axis, values))
     x = alt.X("value:Q", title=axis.label, scale=scale, axis=alt.Axis(values=values, grid=False, format="~g"))
     series = list(dict.fromkeys(row["series"] for row in rows if row["kind"] != BASE))
     dashes = alt.Scale(domain=series, range=[[1, 0], [2, 4]])
-    dash = alt.StrokeDash("series:N", scale=dashes, legend=alt.Legend(symbolType="stroke") if len(series) > 1 else None)
+    legend = alt.Legend(symbolType="stroke", orient="bottom") if len(series) > 1 else None
+    dash = alt.StrokeDash("series:N", scale=dashes, legend=legend)
     picked, encoded, told = _encoded(axis, data.encode(x))
     means, fits, bases = _kinds(encoded)
     return alt.layer(
         means.mark_rule(strokeWidth=1.5).encode(alt.Y("low:Q"), alt.Y2("high:Q")),
         bases.mark_line(strokeWidth=1.5, strokeDash=[6, 4]),
         means.mark_line(strokeWidth=2).encode(dash, detail="series:N"),
-        fits.mark_point(size=18, filled=True).encode(tooltip=told["fit"]),
+        *([fits.mark_point(size=18, filled=True).encode(tooltip=told["fit"])] if _several(rows) else []),
         bases.mark_point(size=24, filled=True).encode(tooltip=told[BASE]),
         means.mark_point(size=60, filled=True).encode(tooltip=told["mean"]),
     ).add_params(picked)
@@ -149,7 +157,7 @@ def _draw_points(axis: Axis, rows: Sequence[Mapping[str, Any]], data: Any) -> An
     means, fits = means.encode(beside), fits.encode(beside)
     return alt.layer(
         means.mark_rule(strokeWidth=1.5).encode(alt.Y("low:Q"), alt.Y2("high:Q")),
-        fits.mark_point(size=18, filled=True).encode(tooltip=told["fit"]),
+        *([fits.mark_point(size=18, filled=True).encode(tooltip=told["fit"])] if _several(rows) else []),
         bases.mark_tick(thickness=2).encode(tooltip=told[BASE]),
         means.mark_point(size=60, filled=True).encode(tooltip=told["mean"]),
     ).add_params(picked)
@@ -167,7 +175,7 @@ def _encoded(axis: Axis, data: Any) -> tuple[Any, Any, dict[str, list[Any]]]:
             scale=alt.Scale(type="log", nice=False, padding=12),
             axis=alt.Axis(format="~g", tickCount=5),
         ),
-        alt.Color("method:N", scale=alt.Scale(domain=methods, range="ordinal")),
+        alt.Color("method:N", scale=alt.Scale(domain=methods, range="ordinal"), legend=alt.Legend(symbolSize=80)),
         opacity=alt.condition(picked, alt.value(1.0), alt.value(0.12)),
     )
     where = [_told("method:N"), _told("series:N"), _told("value:N", axis.label)]
@@ -178,6 +186,11 @@ def _encoded(axis: Axis, data: Any) -> tuple[Any, Any, dict[str, list[Any]]]:
         encoded,
         {"mean": [*where, *mean], "fit": [*where, _told("seed:N"), error], BASE: [where[0], where[2], error]},
     )
+
+
+def _several(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether any case has several fits."""
+    return any(row["kind"] == "fit" for row in rows)
 
 
 def _kinds(encoded: Any) -> Iterable[Any]:

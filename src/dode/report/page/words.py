@@ -162,16 +162,19 @@ def _counts(count: Counter[Verdict], known: int, words: str) -> str:
 
 
 def _by_metric(evidence: Evidence) -> Iterator[str]:
-    """Image metrics, which the error alone does not settle."""
+    """Of images, which the error alone does not settle: how many cells are better than their own base, beyond both intervals."""
+    better, worse = [], []
     for name in evidence.comparison.metrics:
         if name in (ERROR, "median", "relative", "psnr"):
             continue
         count = Counter(v for _, v in _metric_verdicts(evidence, name))
         if count:
-            yield (
-                f"{METRICS[name].label}: better than the own base beyond both intervals in {count['better']} of "
-                f"{sum(count.values())} distilled cells, worse in {count['worse']}."
-            )
+            better.append(f"{METRICS[name].label} {count['better']} of {sum(count.values())}")
+        if count["worse"]:
+            worse.append(f"{METRICS[name].label} {count['worse']}")
+    if better:
+        text = f"Cells that are better than their own base beyond both intervals, by other metrics: {', '.join(better)}"
+        yield f"{text}; worse: {', '.join(worse) or 'none'}."
 
 
 def _about_best(evidence: Evidence) -> Iterator[str]:

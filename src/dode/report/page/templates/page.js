@@ -76,8 +76,9 @@ function fit(spec, width, datasets) {
   if (spec.height?.step) spec.height = spec.height.step * count(spec.encoding.y.field);
   if (!spec.facet) return spec;
   const panels = count(spec.facet.field) || 1;
-  const columns = Math.max(1, Math.min(3, panels, Math.floor(width / 270)));
-  const room = Math.floor(width / columns) - 24 - (spec.resolve ? 10 : 50 / columns);
+  const most = Math.max(1, Math.min(4, panels, Math.floor(width / 235)));
+  const columns = Math.ceil(panels / Math.ceil(panels / most));
+  const room = Math.floor(width / columns) - 24 - (spec.resolve ? 10 : 60 / columns);
   const square = spec.spec.height === spec.spec.width;
   spec.columns = columns;
   spec.spec.width = Math.max(140, Math.min(room, square ? 300 : columns === 1 ? 640 : room));
