@@ -1,10 +1,10 @@
 """The report page at the size of a large comparison: how large the file is, how long it takes to make, and how long a browser needs.
 
     PYTHONPATH=src python benchmarks/report_page.py                           # measures 8 solvers x 6 budgets x 4 methods
-    PYTHONPATH=src python benchmarks/report_page.py --screenshots docs/images --report FOLDER
+    PYTHONPATH=src python benchmarks/report_page.py --screenshots docs/images # two pictures of a small real one
 
-The comparison is made of real runs of the bundled network: bases as they are, and distilled cells that are these runs with errors
-divided. A report's folder is measured, or photographed, as it is.
+The large comparison is made of real runs of the bundled network: bases as they are, and distilled cells that are these runs with errors
+divided. With --report a folder is measured, or photographed, as it is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 # Colours of a screenshot: enough for flat colours and grey pictures, at a third of the size.
-_COLOURS = 128
+_COLOURS = 256
 _WRITE = """
 import json, sys, time
 began = time.perf_counter()
@@ -46,11 +46,10 @@ def main() -> None:
     parser.add_argument("--screenshots", type=Path, help="folder for report-curves.png and report-samples.png")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = options.report or large(Path(name))
         if options.screenshots:
-            screenshots(folder, options.screenshots)
+            screenshots(options.report or small(Path(name)), options.screenshots)
         else:
-            measure(folder)
+            measure(options.report or large(Path(name)))
 
 
 def large(folder: Path) -> Path:
@@ -68,6 +67,16 @@ def large(folder: Path) -> Path:
     )
     reading, writing = map(float, done.stdout.split())
     print(f"8 solvers x 6 budgets x 4 methods: read in {reading:.1f} s, page and plots written in {writing:.1f} s")
+    return folder
+
+
+def small(folder: Path) -> Path:
+    """A report to look at: undistilled solvers, and the tableaux of `thorough` that the repository has."""
+    import comparisons
+
+    from dode.report.page import write
+
+    write(folder, comparison=comparisons.real(budgets=(4, 5, 6, 8, 10, 12), papers=(), samples=32, reference_nfe=100))
     return folder
 
 
@@ -93,7 +102,11 @@ def screenshots(folder: Path, out: Path) -> None:
         opened.locator("#samples").scroll_into_view_if_needed()
         opened.locator("#grid img").first.wait_for()
         time.sleep(0.5)
-        save(opened.locator("#samples").screenshot(), out / "report-samples.png")
+        box = opened.locator("#samples").bounding_box()
+        strips = opened.locator("#grid").bounding_box()
+        bottom = strips["y"] + strips["height"] + 24
+        seen = {"x": 0, "y": box["y"], "width": 1080, "height": bottom - box["y"]}
+        save(opened.screenshot(clip=seen), out / "report-samples.png")
 
 
 def save(content: bytes, path: Path) -> None:

@@ -16,6 +16,7 @@ from dode import statistics
 from dode.denoisers import Denoiser
 from dode.distances import mean_square
 from dode.distillation import PAPER
+from dode.fine import PAIR, FineRun, whole_span
 from dode.images import to_grid
 from dode.noise import REPORT, standard_noise
 from dode.report.reference import reference_run, reference_tableau
@@ -199,8 +200,10 @@ def _reference(
     tableau = reference_tableau(denoiser.schedule, nfe)
     fine = tableau, _run(denoiser, tableau, noise, labels)
     way = course(tableau, fine[1], fine)
-    power = mean_square(fine[1].final)
-    return Reference(str(reference_run(nfe)), nfe, 2.3e-5, power, {}, way, strip(fine[1].final[:shown]), 12.0), fine
+    power, few = mean_square(fine[1].final), min(8, len(noise))
+    other = FineRun(*PAIR[0], nfe).tableau(denoiser.schedule, whole_span(denoiser.schedule))
+    off = mean_square(_run(denoiser, other, noise[:few], labels).final - fine[1].final[:few]).mean()
+    return Reference(str(reference_run(nfe)), nfe, float(off), power, {}, way, strip(fine[1].final[:shown]), 12.0), fine
 
 
 def _run(denoiser: Denoiser, tableau: Tableau, noise: Tensor, labels: Tensor) -> Trajectory:

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from typing import Any
 import comparisons
 import numpy as np
 import pytest
+from mixture import mixture_denoiser
 
 import dode
 from dode import statistics
 from dode.charts import DARK, LIGHT
 from dode.report.page import write
-from dode.report.page.document import embedded, render
+from dode.report.page.document import embedded, environment, render
 from dode.report.page.drawing import packed
 from dode.report.page.evidence import Evidence, apart, verdict
 from dode.report.page.words import not_better, summary
@@ -439,7 +441,7 @@ def test_frame_has_a_row_a_cell(comparison: Comparison) -> None:
 
 
 def test_notebooks_show_comparisons_and_tableaux(comparison: Comparison) -> None:
-    assert "surely better than" not in comparison._repr_html_() or comparison._repr_html_().startswith("<div")
+    assert summary(Evidence(comparison)).headline in comparison._repr_html_()
     assert comparison.plot("median").to_dict()["facet"]["field"] == "solver"
     with pytest.raises(ValueError, match="unknown metric 'errr': did you mean 'error'"):
         comparison.plot("errr")
@@ -453,3 +455,40 @@ def test_notebooks_escape_what_files_say() -> None:
     tableau = dode.solver("ddim").tableau(dode.schedules.VP.linear(), 2)
     hostile = dode.Tableau.from_json({**tableau.to_json(), "solver": "<img src=x>", "grid": "<b>"})
     assert "<img" not in hostile._repr_html_() and "<b>" not in hostile._repr_html_()
+
+
+@pytest.fixture(scope="module")
+def distilled() -> Any:
+    denoiser = mixture_denoiser(dode.schedules.VP.linear())
+    return dode.distill(denoiser, "ddim", nfe=(2, 3), effort="fast", samples=16, validation=16, held_out=8)
+
+
+def test_notebooks_show_what_was_distilled(distilled: Any) -> None:
+    result = distilled[3]
+    frame = distilled.to_frame()
+    assert len(frame) == sum(each.base.rows + each.tableau.rows for each in distilled)
+    last = result.to_frame().query("last and method == 'distilled'")
+    assert last["error"].item() == pytest.approx(result.held_out.end[1])
+    assert last["low"].item() <= last["error"].item() <= last["high"].item()
+    for shown in (result, distilled):
+        drawn = shown.plot().to_dict()
+        assert {"base", "distilled"} <= set(json.dumps(drawn).split('"'))
+    assert "<pre" in result._repr_html_() and "<table" in result._repr_html_()
+    assert distilled._repr_html_().count("<details>") == 2
+
+
+@pytest.mark.parametrize("missing", ["altair", "pandas", "jinja2"])
+def test_without_the_extra_html_is_plain_and_plots_name_it(
+    distilled: Any, comparison: Comparison, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment.cache_clear()
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert "<table" in distilled._repr_html_() and "<table" in distilled[2].tableau._repr_html_()
+    assert "NFE 6" in comparison._repr_html_() if missing == "jinja2" else "<table" in comparison._repr_html_()
+    asked = {
+        "altair": [distilled.plot, distilled[2].plot, comparison.plot],
+        "pandas": [distilled.to_frame, comparison.to_frame],
+    }
+    for ask in asked.get(missing, []):
+        with pytest.raises(ImportError, match=r"pip install 'dode\[report\]'"):
+            ask()

@@ -146,7 +146,7 @@ function strip(content, words, over) {
   picture.decoding = "async";
   // Small pictures are enlarged by a whole factor, as long as there is room.
   picture.addEventListener("load", () => {
-    picture.style.width = `${picture.naturalWidth * Math.max(1, Math.round(60 / picture.naturalHeight))}px`;
+    picture.style.width = `${picture.naturalWidth * Math.max(1, Math.round(80 / picture.naturalHeight))}px`;
   });
   picture.src = source(content);
   if (over) {
