@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -657,6 +659,12 @@ def test_a_broken_network_is_a_message_on_the_page(servers: tuple[Server, Server
     page.locator("#nfe input[type=range]").focus()
     page.keyboard.press("ArrowRight")
     page.locator("section.base", has_text="of 6").wait_for()
+
+
+def test_it_answers_to_no_other_name(servers: tuple[Server, Server, str, str]) -> None:
+    request = urllib.request.Request(servers[2], headers={"Host": "pictures.example"})
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(request, timeout=30)
 
 
 def test_a_port_that_is_taken_is_said_and_signals_end_it(servers: tuple[Server, Server, str, str], made: Path) -> None:

@@ -230,6 +230,7 @@ def _listen(host: str, port: int) -> tuple[socket.socket, int | None]:
                 raise
             found.bind((host, 0))
             taken = port
+        found.listen()  # who comes before the page is ready waits for it
     except (OSError, OverflowError) as error:
         found.close()
         raise OSError(f"cannot listen at {host}, port {port}: {error}") from error
