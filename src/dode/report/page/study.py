@@ -113,11 +113,11 @@ def lambda_chart(rows: Sequence[tuple[float, float]], title: str) -> Chart:
         .transform_calculate(method=f"'{NAMES['lambda']}'")
         .encode(alt.X("step:O", axis=alt.Axis(labelAngle=0)), alt.Color("method:N", scale=scale, legend=None))
     )
-    title = "lambda, ± standard deviation"
+    label = "lambda, ± standard deviation"
     told = [_told("step:O"), _told("lambda:Q", "", "+.4f"), _told("deviation:Q", "standard deviation", ".4f")]
     drawing = alt.layer(
-        encoded.mark_rule(strokeWidth=2).encode(alt.Y("low:Q", title=title), alt.Y2("high:Q")),
-        encoded.mark_point(size=60, filled=True, opacity=1).encode(alt.Y("lambda:Q", title=title), tooltip=told),
+        encoded.mark_rule(strokeWidth=2).encode(alt.Y("low:Q", title=label), alt.Y2("high:Q")),
+        encoded.mark_point(size=60, filled=True, opacity=1).encode(alt.Y("lambda:Q", title=label), tooltip=told),
     ).properties(width="container", height=_HEIGHT)
     most = max(range(len(rows)), key=lambda k: rows[k][1])
     words = f"Lambda of each step, mean and standard deviation over seeds, the largest {rows[most][1]:.3f} at step {most + 1}."
