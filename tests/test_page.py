@@ -369,7 +369,8 @@ def test_paths_and_numbers_follow_the_choice(opened: Opened, comparison: Compari
     page.locator("#run-method").select_option(BASE)
     assert page.locator("#denoised .strip").count() == 3
     assert page.locator("[data-chart=lambdas] .none").count() == 1
-    page.locator("#numbers summary").click()
+    page.locator("#numbers summary").press("Enter")
+    page.locator("#numbers[open]").wait_for()
     shown = page.locator("#coefficients-table tbody tr")
     (base,) = (r for r in comparison.measured if (r.cell.solver, r.cell.nfe, r.cell.method) == ("deis", 6, BASE))
     assert base.tableau is not None

@@ -327,7 +327,7 @@ def test_standard_error_and_spread() -> None:
         ({"samples": 0}, "samples must be at least 1, got 0"),
         ({"repeats": 0}, "repeats must be at least 1, got 0"),
         ({"held_out": 1}, "held_out must be at least 2, got 1"),
-        ({"reference_nfe": 4}, "the reference must take more evaluations than the 4 that are measured, got 4"),
+        ({"reference_nfe": 3}, "the reference must take more evaluations than the 3 that are measured, got 3"),
         ({"nfe": 0}, "nfe must be at least 1, got 0"),
     ],
 )

@@ -231,7 +231,7 @@ def start(
         )
     check_finite("noise", noise)
     if strict:
-        tableau.check_schedule(denoiser.schedule)
+        tableau.check_schedule(denoiser.schedule, "strict=False, or --no-strict,")
     tableau.warn_if_changed()
     x = noise.to(device=denoiser.device, dtype=dtype)
     check_values(f"a parameter of the network ({denoiser.name})", x)

@@ -262,21 +262,20 @@ class Tableau:
         """The tableau with entries added to its meta."""
         return replace(self, meta={**self.meta, **entries})
 
-    def check_schedule(self, schedule: NoiseSchedule) -> None:
+    def check_schedule(self, schedule: NoiseSchedule, anyway: str = "") -> None:
         """Raise ValueError if this tableau was made for another schedule, has other times, scales or another noise scale than this one,
-        or asks at times that the network does not take."""
+        or asks at times that the network does not take; `anyway`: what a caller has to run it all the same."""
         if schedule.integer_times:
             asked = self.times[self.first == "zero" : -1]
             between = np.abs(asked - np.rint(asked)) > _WHOLE * np.abs(asked).max(initial=1.0)
             if between.any():
                 raise ValueError(
                     f"this tableau asks the network at t = {asked[between][0]:g}, and it takes whole times only: make the tableau with "
-                    "the schedule of the denoiser (denoiser.schedule; strict=False, or --no-strict, runs it all the same, at the "
-                    "nearest whole times)"
+                    f"the schedule of the denoiser (denoiser.schedule{f'; {anyway} runs it at the nearest whole times' if anyway else ''})"
                 )
         same = self.schedule == schedule.fingerprint
         made_for = f"this tableau was made for the schedule {printable(self.schedule)}, the network has {schedule.fingerprint}"
-        instead = "make one for this network (strict=False, or --no-strict, runs it all the same)"
+        instead = "make one for this network" + (f" ({anyway} runs it all the same)" if anyway else "")
         if not same and self._off(schedule, 0.0) is not None:
             raise ValueError(f"{made_for}: {instead}")
         slack = _OUTSIDE * (schedule.t_max - schedule.t_clean)
