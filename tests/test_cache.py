@@ -16,8 +16,9 @@ import torch
 from mixture import mixture_denoiser
 
 import dode
-from dode.cache import Cache, sealed, unsealed
+from dode.cache import Cache
 from dode.report.records import Records
+from dode.seals import sealed, unsealed
 
 SCHEDULE = dode.schedules.VP.linear()
 # A teacher of two files and one end-to-end fit, within a second.

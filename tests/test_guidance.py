@@ -153,7 +153,7 @@ def test_wrong_guidance_is_refused_in_one_line() -> None:
 
 
 def test_a_study_refuses_what_is_not_one_number() -> None:
-    from dode.report.study import study
+    from dode.report import study
 
     for scale in ([1.0, 2.0], Interval(3.0, 0, 500)):
         with pytest.raises(ValueError, match="a study varies guidance_scale as one number"):

@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "dode"
 
 # Lowest first; a module may import from its own layer and from those before it.
 LAYERS = (
-    ("names", "foreign", "reading", "schemas", "stopping", "files", "locks", "noise"),
+    ("names", "foreign", "reading", "seals", "schemas", "stopping", "files", "locks", "noise"),
     ("charts", "host", "distances", "guidance", "notes", "finite", "defaults", "outputs"),
     ("schedules",),
     ("statistics",),

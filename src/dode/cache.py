@@ -6,7 +6,6 @@ Every entry carries a digest of its content. Reading one costs a hash of its byt
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,12 +19,12 @@ from torch import Tensor
 
 from dode.conditions import hash_tensor
 from dode.files import sweep, write_atomically
+from dode.seals import DIGEST, sealed, unsealed
 
 # Part of the names of entries: raised where what they hold changes, so that older ones are not found.
 FORM = 2
 # Seconds after which a temporary file belongs to no run that goes on.
 _ABANDONED = 3600.0
-_DIGEST = "digest"
 
 Kept = TypeVar("Kept")
 
@@ -51,7 +50,7 @@ class Cache:
 
     def keep_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write an entry of tensors, which are on the host and contiguous."""
-        metadata = {_DIGEST: _digest(name, tensors)}
+        metadata = {DIGEST: _digest(name, tensors)}
         self._write(name, lambda path: save_file(dict(tensors), path, metadata))
 
     def entry(self, name: str) -> Entry:
@@ -112,30 +111,9 @@ def not_kept(path: Path, error: Exception) -> OSError:
     )
 
 
-def sealed(content: Mapping[str, Any]) -> str:
-    """A line of JSON with a digest of the rest in it."""
-    return json.dumps({**content, _DIGEST: _text_digest(content)})
-
-
-def unsealed(text: str) -> dict[str, Any]:
-    """What was sealed.
-
-    Raises:
-        ValueError: the text is not what `sealed` wrote.
-    """
-    content = json.loads(text)
-    if not isinstance(content, dict) or content.pop(_DIGEST, None) != _text_digest(content):
-        raise ValueError("its content is not what was written")
-    return content
-
-
-def _text_digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def _read_tensors(path: Path, name: str) -> dict[str, Tensor]:
     with safe_open(path, framework="pt") as file:
-        written = (file.metadata() or {}).get(_DIGEST)
+        written = (file.metadata() or {}).get(DIGEST)
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 -- no mapping
     if written != _digest(name, tensors):
         raise ValueError("its content is not what was written")

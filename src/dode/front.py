@@ -184,7 +184,7 @@ def compare(
         FloatingPointError: the reference is not finite. A cell that diverges has infinite errors.
         OSError: a file that cannot be read, or a cache that cannot be written; what it held is whole.
     """
-    from dode.report.compare import compare as run
+    from dode.report.comparing import compare as run
     from dode.report.making import Subject
 
     asked: dict[str, Any] = {

@@ -256,9 +256,9 @@ def study(
     from dode.report.folder import begun_report, check_own
     from dode.report.outcomes import NAMES, Outcome
     from dode.report.page import check_installed
-    from dode.report.study import study as run
     from dode.report.study_files import KEPT, RECORDS, load_study, save_study
     from dode.report.study_tables import tables
+    from dode.report.studying import study as run
 
     check_installed()
     check_own(out, overwrite=force)

@@ -1,8 +1,5 @@
 """Comparisons of solvers and sensitivity studies as tables and plots."""
 
-from dode.report.compare import compare
-from dode.report.results import Comparison
-from dode.report.study import study
-from dode.report.study_results import Study
+import lazy_loader
 
-__all__ = ["Comparison", "Study", "compare", "study"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -37,7 +37,7 @@ class Bench:
     """Fits and measures, each only once.
 
     Attributes:
-        denoiser, solver, grid, cond, seed, reference_nfe: as `dode.report.study.study`.
+        denoiser, solver, grid, cond, seed, reference_nfe: as `dode.report.study`.
         noise: (n, *shape) that errors are measured on.
         path: of the records; None to keep them for this run alone.
         restart: forget what the records hold.

@@ -13,10 +13,10 @@ from typing import Any
 
 from rich.table import Table
 
-from dode.cache import sealed, unsealed
 from dode.files import write_atomically
 from dode.report.folder import CACHE, TABLEAUX, check_no_report, mark_report
 from dode.report.results import Comparison, Result, comparison_from_json, to_json
+from dode.seals import sealed, unsealed
 
 # The tables, and what the last finished comparison found.
 TABLE, DATA, KEPT = "results.csv", "results.json", f"{CACHE}/comparison.json"

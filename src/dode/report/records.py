@@ -18,11 +18,12 @@ from typing import Any
 
 from torch import Tensor
 
-from dode.cache import FORM, not_kept, sealed, unsealed
+from dode.cache import FORM, not_kept
 from dode.conditions import Condition, cycle, hash_condition
 from dode.denoisers import Denoiser
 from dode.files import write_atomically
 from dode.fingerprint import hash_network
+from dode.seals import sealed, unsealed
 from dode.tableau import Tableau
 
 

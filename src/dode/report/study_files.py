@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from dode.cache import sealed, unsealed
 from dode.files import write_atomically
 from dode.report.folder import CACHE, mark_report
 from dode.report.results import Comparison, to_json
 from dode.report.study_results import Study, study_from_json
 from dode.report.study_tables import write_csv, write_json
+from dode.seals import sealed, unsealed
 
 # What each fit and measurement gave, a line each; and what the last finished study found.
 RECORDS, KEPT = f"{CACHE}/study.jsonl", f"{CACHE}/study.json"
