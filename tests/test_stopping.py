@@ -128,10 +128,33 @@ def test_a_signal_at_any_moment_is_one_line_and_its_exit_code(tmp_path: Path) ->
             whole = min(whole, took)
             continue
         stopped += 1
-        assert process.returncode == 128 + number
+        assert process.returncode == 128 + number, said
         assert len(lines) == 1 and lines[0].startswith(word), said
     assert stopped == 6
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["a.json", "networks.py"]
+
+
+WHILE_IMPORTED = """
+import os, signal, sys, time, types
+from dode import stopping
+stopping.listen()
+torch = sys.modules["torch"] = types.ModuleType("torch")
+torch.__spec__ = types.SimpleNamespace(_initializing=True)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(0.1)
+assert stopping.heard()
+torch.__spec__._initializing = False
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    print(stopping.ended())
+"""
+
+
+def test_a_signal_waits_while_native_code_is_imported() -> None:
+    """Where C++ calls Python, what is raised aborts the process."""
+    done = subprocess.run([sys.executable, "-c", WHILE_IMPORTED], capture_output=True, text=True, timeout=50)
+    assert done.stdout == "('terminated', 143)\n", done.stderr
 
 
 def test_a_reader_that_leaves_gets_no_traceback() -> None:
