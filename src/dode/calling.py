@@ -8,11 +8,12 @@ owner to ask. What it is given is copied for networks that write into it, which 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dode.conditions import Condition, map_tensors
 from dode.outputs import tensor_of
@@ -141,3 +142,16 @@ def _takes_whole_times(net: Callable[..., Any], x: Tensor, times: Tensor, condit
     except Exception:
         return False
     return True
+
+
+@contextmanager
+def evaluation_mode(function: object) -> Iterator[None]:
+    """A module in evaluation mode while the block runs, and its training flags back at the end; other functions as they are."""
+    training = [module for module in function.modules() if module.training] if isinstance(function, nn.Module) else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from dode.calling import Caller
+from dode.calling import Caller, evaluation_mode
 from dode.conditions import Condition, as_condition, check_batch, checked_condition, join_null, slice_rows
 from dode.grids import Point
 from dode.guidance import Scale, as_scale, guided, scale_at
@@ -234,7 +234,7 @@ class Denoiser:
                 self.watcher(batch)
             return output
 
-        with _evaluation_mode(self.net):
+        with evaluation_mode(self.net):
             yield evaluate
 
     def _evaluate(
@@ -287,19 +287,6 @@ class Denoiser:
 
     def __repr__(self) -> str:
         return f"Denoiser({self.name}, {self.prediction}, {self.schedule!r}, shape={self.shape})"
-
-
-@contextmanager
-def _evaluation_mode(net: Network) -> Iterator[None]:
-    """Every module of the network in evaluation mode, and its training flags back at the end."""
-    training = [m for m in net.modules() if m.training] if isinstance(net, nn.Module) else []
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _may_guide(scale: Scale) -> bool:

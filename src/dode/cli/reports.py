@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,6 +35,9 @@ from dode.cli.target import (
     pipeline_of,
 )
 from dode.cli.values import axis_values, budgets_of, grid_of, guidance_of, labels_of, names_of, precision_of, solver_of
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 # What a network may be compared by where nobody says: the bundled ones have a classifier of their data.
 _NO_EXTRACTOR = "none"
@@ -97,8 +100,6 @@ def compare(
 
     For example: dode compare fashion --solver ddim,deis,unipc --nfe 4,6,8 --out report
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
     from dode.locks import output_folder
 
     asked = asked_of(prompts, call, classes)
@@ -144,8 +145,7 @@ def compare(
     cache = context.with_resource(begun_report(out))
     if force:  # from here on it is another comparison
         (out / KEPT).unlink(missing_ok=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True) as bar, resumable(cache, bar.console), failing_in_a_line():
+    with _progress() as bar, resumable(cache, bar.console), failing_in_a_line():
         task = bar.add_task("comparing", total=None)
 
         def told(words: str, done: int, total: int) -> None:
@@ -197,6 +197,13 @@ _TAKEN = (
 )
 
 
+def _progress() -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=errors, transient=True)
+
+
 def _check_same(earlier: Any, name: str, out: Path) -> None:
     """A report is of one model."""
     if earlier is not None and earlier.setting.model != name:
@@ -243,8 +250,6 @@ def study(
 
     For example: dode study fashion --axes samples,seeds --out report
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
     from dode.locks import output_folder
 
     names = [name.strip() for name in axes.split(",")]
@@ -267,8 +272,7 @@ def study(
     _check_same(comparison, denoiser.name, out)
     condition = condition_of(denoiser, labels)
     context.with_resource(begun_report(out))
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True) as bar, resumable(out / RECORDS, bar.console):
+    with _progress() as bar, resumable(out / RECORDS, bar.console):
         task = bar.add_task("studying", total=None)
 
         def show(axis: str, outcome: Outcome, done: int, total: int) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from dode.calling import evaluation_mode
 from dode.conditions import hash_tensor
 from dode.fingerprint import hash_weights
 from dode.finite import check_finite
@@ -145,7 +145,7 @@ class Extractor:
     def _see(self, images: Tensor) -> Seen:
         images = self._coloured(images).to(torch.float32).clamp(-1, 1)
         try:
-            with torch.inference_mode(), _evaluating(self._function):
+            with torch.inference_mode(), evaluation_mode(self._function):
                 given = self._function(_beside(self._function, images))
         except Exception as error:
             add_note(error, f"from the feature extractor {self.name}, on images of shape {tuple(images.shape)}")
@@ -255,19 +255,6 @@ def _imported(reference: str, module: str, function: str) -> Callable[[Tensor], 
     if not callable(found):
         raise ValueError(f"the feature extractor {reference} must be a function, got {type(found).__name__}")
     return found  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _evaluating(function: object) -> Iterator[None]:
-    """A module in evaluation mode while the block runs; other functions as they are."""
-    training = [module for module in function.modules() if module.training] if isinstance(function, nn.Module) else []
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _beside(function: object, images: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from dode.fine import PAIR, FineRun, whole_span
 from dode.grids import GridLike
 from dode.report.outcomes import ALL, FIRST, Case, Fit, Outcome, Place
 from dode.report.records import Records, context_of
-from dode.report.reference import reference_tableau
+from dode.report.reference import CHECKS, reference_tableau
 from dode.sampling import end_point
 from dode.solvers import Solver
 from dode.tableau import Tableau
@@ -28,8 +28,6 @@ from dode.tableau import Tableau
 _METHODS: dict[str, dict[str, Any]] = {"lambda": PAPER, "end-to-end": {"effort": "balanced"}}
 # The teacher's cost beside which the end-to-end fit has its usual budget, in parts of a step.
 _USUAL_SCALE = 10
-# Noises on which the reference is compared with another run.
-_REFERENCE_CHECKS = 8
 
 
 @dataclass(eq=False)
@@ -88,7 +86,7 @@ class Bench:
         """Mean square distance of the reference to another solver's run that is as fine, on the first few noises."""
 
         def compute() -> dict[str, Any]:
-            few = min(_REFERENCE_CHECKS, len(self.noise))
+            few = min(CHECKS, len(self.noise))
             other = FineRun(*PAIR[0], self.reference_nfe).tableau(self.denoiser.schedule, whole_span(self.denoiser.schedule))
             end = self._sampled(other, place, few)
             return {"error": float(mean_square_distance(self._reference(place)[:few], end).mean())}

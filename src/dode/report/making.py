@@ -26,7 +26,7 @@ from dode.report.course import Courses, Decode, noises_followed
 from dode.report.measure import measured
 from dode.report.parts import Parts
 from dode.report.records import Records
-from dode.report.reference import reference_error, reference_run, reference_tableau, report_noise
+from dode.report.reference import CHECKS, reference_error, reference_run, reference_tableau, report_noise
 from dode.report.results import Reference, Result, reference_from_json, result_from_json, to_json
 from dode.report.scores import Scores
 from dode.report.thumbnails import strip
@@ -38,8 +38,6 @@ RECORDS, UNDER_WAY = "comparison.jsonl", "distilling"
 _TENSORS = ("reference", "seen", "teacher")
 # Noises that the network is known by, and evaluations of the run at whose times it is asked for that.
 _PROBES, _PROBED_NFE = 3, 20
-# Noises on which the reference is compared with another run.
-_CHECKS = 8
 
 
 def _as_it_is(made: Distilled) -> Distilled:
@@ -218,7 +216,7 @@ class Making:
             hash_tensor(noises, part.noise)
             power.append(mean_square(part.end))
             if part.first == 0:
-                few = Batch(part.noise[:_CHECKS], cycle(self.cond, 0, len(part.noise[:_CHECKS])), [part.end[:_CHECKS]])
+                few = Batch(part.noise[:CHECKS], cycle(self.cond, 0, len(part.noise[:CHECKS])), [part.end[:CHECKS]])
             if part.first < self.shown and self.scores.possible:
                 pictures.append(part.images[: self.shown - part.first])
         assert few is not None

@@ -19,13 +19,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dode.distances import mean_square_distance
 from dode.first_output import first_output
 from dode.foreign import printable
+from dode.metrics.paired import psnr
 from dode.noise import REPORT, standard_noise
 from dode.report.reference import reference_tableau
 from dode.sampling import sample, start
@@ -44,8 +44,6 @@ _KEPT = 2**28
 _PATIENCE = 0.05
 # Seconds in which another takes over.
 _MOMENT = 0.002
-# Of an image in [-1, 1].
-_PEAK = 2.0
 _LONGEST = 600
 
 Wanted = Callable[[], bool]
@@ -133,10 +131,8 @@ class View:
         """None where there is nothing to measure, or to measure against."""
         if run.states is None or run.pictures is None or self.reference.states is None or self.reference.pictures is None:
             return None
-        gap = mean_square_distance(run.pictures.clamp(-1, 1), self.reference.pictures.clamp(-1, 1))
-        with np.errstate(divide="ignore"):
-            psnr = float(np.mean(10 * np.log10(_PEAK**2 / gap)))
-        return Figures(mean_square_distance(run.states, self.reference.states), psnr)
+        decibels = psnr(run.pictures, self.reference.pictures)
+        return Figures(mean_square_distance(run.states, self.reference.states), float(decibels.mean()))
 
 
 class _Sample(NamedTuple):
