@@ -10,6 +10,7 @@ network is kept as policy.safetensors, and a further run in the folder goes on f
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,31 +21,34 @@ from dode.charts import require_altair
 from dode.files import check_writable, write_atomically
 
 try:
-    from measuring import DISTILLED, measure, ways
+    from measuring import DISTILLED, Trials, ways
     from policy import Network, load, save, train
-    from reaching import Stream, decision_observations, demonstrations, expert_returns
+    from reaching import HORIZON, Stream, demonstrations, expert_returns
     from tables import as_csv, as_markdown, picture, rows_of
 except ImportError as error:
     raise SystemExit(f"{error}: pip install 'dode[examples,report]'") from None
 
 # Seeds of the episodes of two runs are that far apart.
 _APART = 10_000
-# Observations that errors of chunks are measured on.
-_OBSERVATIONS = 1000
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("control", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("control"), help="folder for the results, made if it is not there")
     parser.add_argument("--calls", type=_numbers, default=[1, 2, 3, 4], help="network calls of a decision, such as 1,2,4")
     parser.add_argument("--episodes", type=_number, default=100, help="episodes that each way is tried in")
+    parser.add_argument(
+        "--executed", type=_number, default=HORIZON, help=f"steps from one decision to the next, {HORIZON} at most"
+    )
     parser.add_argument("--demonstrations", type=_number, default=1000, help="episodes of the expert to learn from")
     parser.add_argument("--steps", type=_number, default=10_000, help="steps of the training")
-    parser.add_argument("--effort", choices=("fast", "balanced", "thorough"), default="balanced", help="of the distillation")
-    parser.add_argument("--samples", type=_number, default=512, help="chunks that the distillation is fitted to")
+    parser.add_argument("--effort", choices=("fast", "balanced", "thorough"), default="thorough", help="of the distillation")
+    parser.add_argument(
+        "--samples", type=partial(_number, least=8), default=512, help="chunks that are fitted, and that choose"
+    )
     parser.add_argument("--seed", type=partial(_number, least=0), default=0, help="the same seed gives the same returns")
     parser.add_argument("--force", action="store_true", help="replace what is in the folder, also a network of other numbers")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
         run(args)
     except (ValueError, OSError, ImportError) as error:
@@ -59,8 +63,9 @@ def run(args: argparse.Namespace) -> None:
         OSError: results are there, or cannot be written.
         ImportError: a library of the extra "report" is not installed.
     """
-    if args.episodes > _APART:
-        raise ValueError(f"episodes must be at most {_APART}, got {args.episodes}")
+    for name, most in {"episodes": _APART, "executed": HORIZON}.items():
+        if getattr(args, name) > most:
+            raise ValueError(f"--{name} must be at most {most}, got {getattr(args, name)}")
     require_altair()
     args.out.mkdir(parents=True, exist_ok=True)
     results = {kind: args.out / f"control.{kind}" for kind in ("csv", "md", "svg", "png")}
@@ -70,12 +75,12 @@ def run(args: argparse.Namespace) -> None:
     network = _network(args)
 
     console = Console(stderr=True)
-    to_fit = decision_observations(2 * args.samples, args.seed, Stream.FITTING)
-    unseen = decision_observations(_OBSERVATIONS, args.seed, Stream.MEASURING)
     episodes = range(args.seed * _APART, args.seed * _APART + args.episodes)
+    trials = Trials(network, args.executed, episodes, args.seed)
+    options = {name: getattr(args, name) for name in ("effort", "samples", "seed")}
     measured = []
-    for way in ways(network, args.calls, to_fit, effort=args.effort, samples=args.samples, seed=args.seed):
-        measured.append(measure(network, way, unseen, episodes, args.seed))
+    for way in ways(network, args.calls, args.executed, progress=console.is_terminal, **options):
+        measured.append(trials.measure(way))
         console.print(f"{way.calls} calls, {way.name}: return {measured[-1].returns.mean():.2f}")
         if way.name == DISTILLED:
             way.tableau.save(solvers[way.calls], overwrite=args.force)

@@ -20,10 +20,8 @@ import torch
 from torch import Tensor
 
 Array = npt.NDArray[np.float64]
-# Angles of a chunk, and how many of them are executed before the next decision (Chi et al. 2023, arXiv 2303.04137, section 3).
-HORIZON, EXECUTED = 16, 8
-OBSERVATION, JOINTS, STEPS = 10, 2, 50
-DECISIONS = -(-STEPS // EXECUTED)
+# Angles of a chunk, as in arXiv 2303.04137.
+HORIZON, JOINTS, OBSERVATION, STEPS = 16, 2, 10, 50
 # A torque of 1 a radian, and this much less a radian per second: the arm is there after some ten steps.
 _DAMPING = 0.05
 # Metres from shoulder to elbow and from elbow to fingertip, as in gymnasium's reacher.xml.
@@ -91,10 +89,15 @@ def demonstrations(count: int, seed: int, stream: Stream) -> tuple[Tensor, Tenso
     return torch.from_numpy(np.array(observations)).float(), torch.from_numpy(np.array(chunks)).float()
 
 
-def decision_observations(count: int, seed: int, stream: Stream) -> Tensor:
+def decisions(executed: int) -> int:
+    """How many an episode has where a policy decides after so many steps."""
+    return -(-STEPS // executed)
+
+
+def decision_observations(count: int, executed: int, seed: int, stream: Stream) -> Tensor:
     """What the expert saw at the steps at which a policy decides: (count, 10), of as many episodes as that takes."""
-    observations, _ = demonstrations(-(-count // DECISIONS), seed, stream)
-    return observations[:, ::EXECUTED].flatten(0, 1)[:count]
+    observations, _ = demonstrations(-(-count // decisions(executed)), seed, stream)
+    return observations[:, ::executed].flatten(0, 1)[:count]
 
 
 def _episode(env: JointAngles, rng: np.random.Generator) -> tuple[Array, Array, Array]:
@@ -121,21 +124,23 @@ def expert_returns(seeds: Sequence[int]) -> Array:
     return np.array(returns)
 
 
-def policy_returns(decide: Callable[[Tensor, int], Tensor], seeds: Sequence[int]) -> tuple[Array, Array]:
+def policy_returns(decide: Callable[[Tensor, int], Tensor], seeds: Sequence[int], executed: int) -> tuple[Array, Array]:
     """The return of a policy in the episodes of these seeds, (n,), and how far the fingertip ends from the target, (n,) metres.
 
     Args:
-        decide: chunks (n, 16, 2) from observations (n, 10) of all episodes and the number of the decision, from 0.
+        decide: chunks (n, executed, 2) from observations (n, 10) of all episodes and the number of the decision, from 0.
         seeds: of the episodes, which say where arm and target are.
+        executed: steps from one decision to the next.
     """
     envs = [JointAngles() for _ in seeds]
-    seen = np.array([env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)])
+    seen = np.array([env.reset(seed=seed)[0] for env, seed in zip(envs, seeds)])
     returns = np.zeros(len(envs))
     for step in range(STEPS):
-        if step % EXECUTED == 0:
+        number, place = divmod(step, executed)
+        if place == 0:
             begun = np.array([env.angles for env in envs])
-            chunks = decide(torch.from_numpy(seen).float(), step // EXECUTED).double().numpy()
+            chunks = decide(torch.from_numpy(seen).float(), number).double().numpy()
         for i, env in enumerate(envs):
-            seen[i], reward, *_ = env.step(begun[i] + chunks[i, step % EXECUTED])
+            seen[i], reward, *_ = env.step(begun[i] + chunks[i, place])
             returns[i] += reward
     return returns, np.linalg.norm(seen[:, 8:], axis=1)
