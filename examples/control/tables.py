@@ -24,14 +24,15 @@ def rows_of(all_measured: Sequence[Measured]) -> list[dict[str, Any]]:
         all_measured: many calls first, then in any order, each number of calls with all ways.
     """
     many = all_measured[0]
-    usual = {each.way.calls: each for each in all_measured if each.way.name == USUAL}
+    at = {(each.way.calls, each.way.name): each for each in all_measured}
     rows = []
     for each in all_measured:
         row: dict[str, Any] = {"calls": each.way.calls, "way": each.way.name}
         for name, values in {
             "return": each.returns,
             "against_many_calls": each.returns - many.returns,
-            "against_ddim": each.returns - usual[each.way.calls].returns,
+            "against_ddim": each.returns - at[each.way.calls, USUAL].returns,
+            "against_best": each.returns - at.get((each.way.calls, BEST), each).returns,
         }.items():
             row[name], row[f"{name}_se"] = float(values.mean()), standard_error(values)
         row |= {
@@ -61,25 +62,24 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 def as_markdown(rows: Sequence[dict[str, Any]], expert: Array) -> str:
     """The table for people."""
-    lines = [
-        f"| calls | way | return | against {MANY} calls | against DDIM | end, mm | chunk error, mrad | decisions a second |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["calls", "way", "return", f"against {MANY} calls", "against DDIM", "against the best undistilled"]
+    columns += ["end, mm", "chunk error, mrad", "decisions a second"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in rows:
-        same = row["way"] == USUAL
-        many = row["calls"] == MANY
+        way = row["way"]
         cells = [
             str(row["calls"]),
-            row["way"],
+            way,
             _plus_minus(row, "return"),
-            "" if many else _plus_minus(row, "against_many_calls"),
-            "" if same else _plus_minus(row, "against_ddim"),
+            "" if row["calls"] == MANY else _plus_minus(row, "against_many_calls"),
+            "" if way == USUAL else _plus_minus(row, "against_ddim"),
+            _plus_minus(row, "against_best") if way == DISTILLED else "",
             f"{row['end_median_mm']:.1f}",
             f"{row['chunk_error_mrad']:.1f} ({row['chunk_error_median_mrad']:.1f})",
             f"{row['decisions_per_second']:.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    lines.append(f"| | the expert | {expert.mean():.2f} ± {standard_error(expert):.2f} | | | | | |")
+    lines.append(f"| | the expert | {expert.mean():.2f} ± {standard_error(expert):.2f} | | | | | | |")
     return "\n".join(lines) + "\n"
 
 
@@ -88,30 +88,29 @@ def _plus_minus(row: dict[str, Any], name: str) -> str:
 
 
 def picture(rows: Sequence[dict[str, Any]]) -> Any:
-    """An altair chart: return and error of chunks against calls, with the return of many calls as a line."""
+    """An altair chart of the table: what the return loses against many calls, one standard error each way, and the error of chunks."""
     alt = require_altair()
-    few = [
-        {**row, "low": row["return"] - row["return_se"], "high": row["return"] + row["return_se"]}
-        for row in rows
-        if row["calls"] != MANY
-    ]
-    many = next(row for row in rows if row["calls"] == MANY)
-    calls = alt.X("calls:O", title="network calls a decision", axis=alt.Axis(labelAngle=0))
-    colour = alt.Color(
-        "way:N", sort=_ORDER, scale=alt.Scale(domain=_ORDER, range=[LIGHT.methods[0], LIGHT.solvers[0], LIGHT.solvers[1]])
+    few = [{**row, "low": _lost(row, -1), "high": _lost(row, 1)} for row in rows if row["calls"] != MANY]
+    ways = alt.Scale(domain=_ORDER, range=[LIGHT.methods[0], LIGHT.solvers[0], LIGHT.solvers[1]])
+    base = alt.Chart(alt.Data(values=few)).encode(
+        x=alt.X("calls:O", title="network calls a decision", axis=alt.Axis(labelAngle=0)),
+        xOffset=alt.XOffset("way:N", sort=_ORDER, scale=alt.Scale(domain=_ORDER)),
+        color=alt.Color("way:N", sort=_ORDER, scale=ways),
     )
-    side = alt.XOffset("way:N", sort=_ORDER, scale=alt.Scale(domain=_ORDER))
-    base = alt.Chart(alt.Data(values=few)).encode(x=calls, color=colour, xOffset=side)
-    returns = alt.Y("return:Q", title="return (higher is better)", scale=alt.Scale(zero=False))
-    points = base.mark_point(filled=True, size=70).encode(y=returns)
-    bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title="return (higher is better)"), y2="high:Q")
-    line = alt.Chart(alt.Data(values=[many])).mark_rule(strokeDash=[5, 4], color=LIGHT.ink).encode(y="return:Q")
-    word = (
-        alt.Chart(alt.Data(values=[{**many, "word": f"{MANY} calls"}]))
-        .mark_text(align="left", baseline="bottom", dx=4, dy=-3, color=LIGHT.ink)
-        .encode(y="return:Q", x=alt.value(0), text="word:N")
+    dots = base.mark_point(filled=True, size=70, opacity=1)
+    title = f"return minus that of {MANY} calls"
+    returns = alt.layer(
+        alt.Chart(alt.Data(values=[{"level": 0}])).mark_rule(strokeDash=[5, 4], color=LIGHT.ink).encode(y="level:Q"),
+        base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
+        dots.encode(y=alt.Y("against_many_calls:Q", title=title)),
     )
-    error = alt.Y("chunk_error_mrad:Q", title="error of a chunk, mrad", scale=alt.Scale(type="log", nice=False, padding=12))
-    errors = base.mark_point(filled=True, size=70).encode(y=error)
-    left, right = (alt.layer(*layers).properties(width=300, height=260) for layers in ((line, word, bars, points), (errors,)))
-    return alt.hconcat(left, right, spacing=30).configure(**config(LIGHT), padding=12)
+    scale = alt.Scale(type="log", nice=False, padding=12)
+    errors = dots.encode(y=alt.Y("chunk_error_mrad:Q", title="error of a chunk, mrad", scale=scale))
+    return alt.hconcat(*(part.properties(width=300, height=260) for part in (returns, errors)), spacing=30).configure(
+        **config(LIGHT) | {"background": LIGHT.paper}, padding=12
+    )
+
+
+def _lost(row: dict[str, Any], side: int) -> float:
+    """An end of the bar of one standard error."""
+    return row["against_many_calls"] + side * row["against_many_calls_se"]
