@@ -118,6 +118,7 @@ def test_the_same_seed_trains_the_same_network() -> None:
         (("--steps", "0"), "a whole number of at least 1 is needed, got '0'"),
         (("--executed", "17"), "--executed must be at most 16, got 17"),
         (("--calls", "two"), "got 'two'"),
+        (("--calls", "2,100"), "--calls must be at most 99, got 100"),
     ],
 )
 def test_bad_input_is_one_line(out: Path, arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from dode.charts import require_altair
 from dode.files import check_writable, write_atomically
 
 try:
-    from measuring import DISTILLED, Trials, ways
+    from measuring import DISTILLED, MANY, Trials, ways
     from policy import Network, load, save, train
     from reaching import HORIZON, Stream, demonstrations, expert_returns
     from tables import as_csv, as_markdown, picture, rows_of
@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--demonstrations", type=_number, default=1000, help="episodes of the expert to learn from")
     parser.add_argument("--steps", type=_number, default=10_000, help="steps of the training")
-    parser.add_argument("--effort", choices=("fast", "balanced", "thorough"), default="thorough", help="of the distillation")
+    parser.add_argument("--effort", choices=("fast", "balanced", "thorough"), default="balanced", help="of the distillation")
     parser.add_argument(
-        "--samples", type=partial(_number, least=8), default=512, help="chunks that are fitted, and that choose"
+        "--samples", type=partial(_number, least=8), default=1024, help="chunks that are fitted, and that choose"
     )
     parser.add_argument("--seed", type=partial(_number, least=0), default=0, help="the same seed gives the same returns")
     parser.add_argument("--force", action="store_true", help="replace what is in the folder, also a network of other numbers")
@@ -63,9 +63,13 @@ def run(args: argparse.Namespace) -> None:
         OSError: results are there, or cannot be written.
         ImportError: a library of the extra "report" is not installed.
     """
-    for name, most in {"episodes": _APART, "executed": HORIZON}.items():
-        if getattr(args, name) > most:
-            raise ValueError(f"--{name} must be at most {most}, got {getattr(args, name)}")
+    for name, given, most in (
+        ("episodes", args.episodes, _APART),
+        ("executed", args.executed, HORIZON),
+        ("calls", max(args.calls), MANY - 1),
+    ):
+        if given > most:
+            raise ValueError(f"--{name} must be at most {most}, got {given}")
     require_altair()
     args.out.mkdir(parents=True, exist_ok=True)
     results = {kind: args.out / f"control.{kind}" for kind in ("csv", "md", "svg", "png")}

@@ -39,7 +39,7 @@ class JointAngles(gym.ActionWrapper):
     """Reacher-v5 whose actions are angles for shoulder and elbow, (2,) radians."""
 
     def __init__(self, max_episode_steps: int = STEPS) -> None:
-        super().__init__(gym.make("Reacher-v5", max_episode_steps=max_episode_steps))
+        super().__init__(gym.make("Reacher-v5", max_episode_steps=max_episode_steps, disable_env_checker=True))
         self.action_space = gym.spaces.Box(-np.inf, np.inf, (JOINTS,))
 
     @property
