@@ -105,7 +105,7 @@ def ways(
             "progress": progress,
             "observation": observations,
         }
-        # With `shrink` the median may not grow. Most decisions are easy and make up DDIM's median, but what costs is the first of an episode.
+        # With `shrink` the median may not grow. Easy decisions make up DDIM's median, but what costs is the first of an episode.
         fits = dode.distill(denoiser, "ddim", shrink=False, **options), dode.distill(denoiser, solver, grid=grid, **options)
         yield Way(USUAL, dode.solver("ddim").tableau(SCHEDULE, each, "uniform"))
         yield Way(BEST, best)
