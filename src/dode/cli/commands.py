@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from dode.cli.exporting import export
 from dode.cli.options import (
     BatchSize,
     Call,
@@ -329,7 +330,7 @@ def models(
     console.print(table)
 
 
-for command in (compare, study, report, serve):
+for command in (export, compare, study, report, serve):
     app.command()(command)
 
 
