@@ -18,7 +18,7 @@ LAYERS = (
     ("grids",),
     ("rows",),
     # A tableau knows the papers of its solver, which the registry names.
-    ("tableau", "notebooks", "citations", "solvers", "conditions", "models"),
+    ("tableau", "tableaux", "notebooks", "citations", "solvers", "conditions", "models"),
     ("calling", "inpainting", "amplification", "cache"),
     ("denoisers",),
     ("fingerprint",),
@@ -84,6 +84,7 @@ LIGHT = (
         "rows",
         "statistics",
         "tableau",
+        "tableaux",
         "solvers",
         "citations",
         "loading",

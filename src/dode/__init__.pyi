@@ -16,6 +16,7 @@ from . import schedules as schedules
 from . import solvers as solvers
 from . import statistics as statistics
 from . import tableau as tableau
+from . import tableaux as tableaux
 from .denoisers import Denoiser as Denoiser
 from .distillation import Distilled as Distilled
 from .distillation import DistilledSet as DistilledSet
@@ -30,5 +31,6 @@ from .sampling import sample as sample
 from .solvers import Solver as Solver
 from .solvers import solver as solver
 from .tableau import Tableau as Tableau
+from .tableaux import TableauSet as TableauSet
 
 __version__: str

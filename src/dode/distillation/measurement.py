@@ -81,6 +81,8 @@ def measured(plan: Plan, made: Made, began: float, judge: Judge | None = None) -
             evaluations=ledger.evaluations,
             settings={
                 "model": plan.denoiser.name,
+                "prediction": plan.denoiser.output,
+                "learn": plan.learn,
                 "effort": plan.effort,
                 "teacher": "given targets" if made.teaching is None else made.teaching.tutor.name,
                 "samples": len(made.fit),
