@@ -13,6 +13,7 @@ from rich.table import Table
 
 from dode.cli.exporting import export
 from dode.cli.options import (
+    AllowPickle,
     BatchSize,
     Call,
     Classes,
@@ -101,6 +102,7 @@ def distill(
     batch_size: BatchSize = None,
     device: Device = None,
     dtype: Precision = None,
+    allow_pickle: AllowPickle = False,
     pictures: Annotated[bool, typer.Option(help="For a pipeline: put pictures by it into the model card.")] = True,
     cache: Annotated[
         Path | None,
@@ -141,7 +143,7 @@ def distill(
         raise ValueError(f"{what} are written into a folder: give --out one, got {out}")
     if one:
         reserve(context, out, None, force)
-    found = found_of(model, not one)
+    found = found_of(model, not one, allow_pickle=allow_pickle)
     if one and found.pipeline:
         raise ValueError(f"a pipeline's tables are written into a folder: give --out one, got {out}")
     whole = found.pipeline or len(budgets) > 1
@@ -219,6 +221,7 @@ def sample(
     batch_size: BatchSize = None,
     device: Device = None,
     dtype: Precision = None,
+    allow_pickle: AllowPickle = False,
     strict: Annotated[bool, typer.Option(help="Refuse a file that was made for another schedule.")] = True,
     force: Force = False,
 ) -> None:
@@ -248,7 +251,7 @@ def sample(
     precision = precision_of(dtype)
     if scheduler is not None:
         samples, calls = _by_pipeline(
-            context, model, scheduler, nfe, n, asked, guided, seed, batch_size, device, precision, strict=strict
+            context, model, scheduler, nfe, n, asked, guided, seed, batch_size, device, precision, allow_pickle, strict=strict
         )
         count = len(samples)
         if samples.ndim == 5 and out.suffix == ".png":  # a video's frames in a row
@@ -257,7 +260,7 @@ def sample(
         console.print(f"wrote {out}: {count} samples, {calls}", highlight=False, soft_wrap=True)
         return
     n = 64 if n is None else n
-    found = found_of(model, False)
+    found = found_of(model, False, allow_pickle=allow_pickle)
     asked.refuse(model, "; of a pipeline --scheduler FOLDER is run")
     denoiser = network_of(found, guided, batch_size, device, precision)
 
@@ -387,6 +390,7 @@ def _by_pipeline(
     batch_size: int | None,
     device: str | None,
     dtype: str | None,
+    allow_pickle: bool,
     *,
     strict: bool,
 ) -> tuple[Any, str]:
@@ -400,7 +404,7 @@ def _by_pipeline(
     calls = held.calls[-1] if nfe is None else nfe
     table = held.of(calls) if held.calls else None
     given = arguments_of_calls(asked, guided)
-    found = found_of(model, True)
+    found = found_of(model, True, allow_pickle=allow_pickle)
     if not found.pipeline:
         raise ValueError(f"--scheduler is for pipelines, and {model} is a network: give --tableau FILE")
     pipe = pipeline_of(context, found, device, dtype, asked)
