@@ -1,0 +1,107 @@
+"""Place a protein's atoms around its C-alpha trace in few network calls, and measure how well that goes.
+
+    python -m examples.proteins distil                      # makes the tableaux of this folder
+    python -m examples.proteins measure --out runs/proteins # tables and pictures
+    python -m examples.proteins place --nfe 6 -- trace.pdb -o all.pdb --skip-fix-structure
+
+What follows the last "--" goes to cgback's own program as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import dode
+from examples.proteins import distil, measure, network, residues
+from examples.proteins.dropin import few_calls
+
+TABLEAUX = Path(__file__).parent / "tableaux"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.proteins", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", default="M", choices=list(network.LAYERS), help="which of cgback's models")
+    commands = parser.add_subparsers(dest="command", required=True)
+    making = commands.add_parser("distil", help="choose the best undistilled solver, and distil it")
+    making.add_argument("--nfe", type=int, nargs="+", default=[4, 6, 8])
+    making.add_argument("--effort", default="balanced")
+    making.add_argument("--samples", type=int, default=48, help="fitting samples")
+    making.add_argument("--tried", type=int, default=24, help="residues on which undistilled solvers are tried")
+    making.add_argument("--budget", type=int, help="network evaluations of one sample, for each number of calls")
+    making.add_argument("--out", type=Path, default=TABLEAUX, help="folder for the tableaux")
+    making.add_argument("--force", action="store_true", help="overwrite them")
+    measuring = commands.add_parser("measure", help="errors, bond lengths and time, as tables and pictures")
+    measuring.add_argument("--tableaux", type=Path, default=TABLEAUX)
+    measuring.add_argument("--residues", type=int, default=24, help="of each of the measured proteins")
+    measuring.add_argument("--checked", type=int, default=6, help="of these, for the error of the reference itself")
+    measuring.add_argument("--reference", type=int, default=400, help="calls that are taken for the truth")
+    measuring.add_argument(
+        "--own", type=int, nargs="+", default=[6, 20], help="steps of cgback's own sampler, beside the others"
+    )
+    measuring.add_argument("--out", type=Path, required=True, help="folder for the results, made if it is not there")
+    placing = commands.add_parser("place", help="run cgback itself with a distilled solver")
+    placing.add_argument("--tableaux", type=Path, default=TABLEAUX)
+    placing.add_argument("--nfe", type=int, default=6)
+    placing.add_argument("arguments", nargs="*", metavar="-- ARGUMENTS", help="of cgback, beginning with the file")
+    args = parser.parse_args()
+    try:
+        {"distil": run_distil, "measure": run_measure, "place": run_place}[args.command](args)
+    except (ValueError, OSError, ImportError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+
+
+def run_distil(args: argparse.Namespace) -> None:
+    """The best undistilled solver for each number of calls, and what it becomes."""
+    files = [args.out / f"{name}-{args.size.lower()}.json" for name in ("undistilled", "distilled")]
+    there = [file for file in files if file.exists()]
+    if there and not args.force:
+        raise FileExistsError(f"{there[0]} is there already: --force overwrites it")
+    args.out.mkdir(parents=True, exist_ok=True)
+    denoiser, known = network.load(args.size), residues.fitted()
+    found = distil.tried(denoiser, known[-args.tried :], tuple(args.nfe))
+    undistilled, distilled = [], []
+    for calls in args.nfe:
+        chosen = distil.best(found, calls)
+        print(
+            f"{calls} calls: best undistilled {chosen['solver']}, {chosen['grid']}, {chosen['error']:.3g} square angstrom",
+            flush=True,
+        )
+        undistilled.append(dode.solver(chosen["solver"]).tableau(denoiser.schedule, calls, chosen["grid"]))
+        options = {"effort": args.effort, "samples": args.samples, "budget": args.budget}
+        made = distil.distilled(denoiser, chosen["solver"], calls, known[: -args.tried], **options)
+        print(made, flush=True)
+        distilled.append(made.tableau)
+    for file, tableaux in zip(files, (undistilled, distilled), strict=True):
+        dode.TableauSet.of(tableaux).save(file, overwrite=args.force)
+        print(f"wrote {file}")
+
+
+def run_measure(args: argparse.Namespace) -> None:
+    """Tables and pictures."""
+    from examples.proteins.report import write
+
+    denoiser = network.load(args.size)
+    sets = [dode.TableauSet.load(args.tableaux / f"{name}-{args.size.lower()}.json") for name in ("undistilled", "distilled")]
+    places = measure.stretches(args.residues)
+    samples = measure.sampled(denoiser, measure.runs(denoiser, *sets, args.reference), places, args.checked)
+    samples |= measure.sampled_by_cgback(network.read_model(args.size), places, args.own)
+    for file in write(args.out, samples, places):
+        print(f"wrote {file}")
+
+
+def run_place(args: argparse.Namespace) -> None:
+    """cgback's own program."""
+    from cgback.backmapper_app import main as cgback
+
+    tableau = dode.TableauSet.load(args.tableaux / f"distilled-{args.size.lower()}.json").pick(args.nfe)
+    sys.argv = ["cgback", "--model", args.size, *args.arguments]
+    with few_calls(tableau):
+        cgback()
+
+
+if __name__ == "__main__":
+    main()
