@@ -2,6 +2,7 @@
 
     python -m examples.proteins distil                      # makes the tableaux of this folder
     python -m examples.proteins measure --out runs/proteins # tables and pictures
+    python -m examples.proteins time
     python -m examples.proteins place --nfe 6 -- trace.pdb -o all.pdb --skip-fix-structure
 
 What follows the last "--" goes to cgback's own program as it is.
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import dode
 from examples.proteins import distil, measure, network, residues
-from examples.proteins.dropin import few_calls
+from examples.proteins.dropin import few_calls, seconds
 
 TABLEAUX = Path(__file__).parent / "tableaux"
 
@@ -26,12 +27,15 @@ def main() -> None:
     )
     parser.add_argument("--size", default="M", choices=list(network.LAYERS), help="which of cgback's models")
     commands = parser.add_subparsers(dest="command", required=True)
-    making = commands.add_parser("distil", help="choose the best undistilled solver, and distil it")
+    making = commands.add_parser("distil", help="choose the best undistilled solver, and distil one")
     making.add_argument("--nfe", type=int, nargs="+", default=[4, 6, 8])
+    making.add_argument("--solver", default="dpm-solver++", help="which solver is distilled")
     making.add_argument("--effort", default="balanced")
-    making.add_argument("--samples", type=int, default=48, help="fitting samples")
+    making.add_argument("--samples", type=int, default=64, help="fitting samples")
     making.add_argument("--tried", type=int, default=24, help="residues on which undistilled solvers are tried")
-    making.add_argument("--budget", type=int, help="network evaluations of one sample, for each number of calls")
+    making.add_argument(
+        "--budget", type=int, default=12_000, help="network evaluations of one sample, for each number of calls"
+    )
     making.add_argument("--out", type=Path, default=TABLEAUX, help="folder for the tableaux")
     making.add_argument("--force", action="store_true", help="overwrite them")
     measuring = commands.add_parser("measure", help="errors, bond lengths and time, as tables and pictures")
@@ -47,35 +51,33 @@ def main() -> None:
     placing.add_argument("--tableaux", type=Path, default=TABLEAUX)
     placing.add_argument("--nfe", type=int, default=6)
     placing.add_argument("arguments", nargs="*", metavar="-- ARGUMENTS", help="of cgback, beginning with the file")
+    timing = commands.add_parser("time", help="processor time of cgback's 20 steps and of the distilled solvers")
+    timing.add_argument("--tableaux", type=Path, default=TABLEAUX)
+    timing.add_argument("--protein", default="enterotoxin")
+    timing.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     try:
-        {"distil": run_distil, "measure": run_measure, "place": run_place}[args.command](args)
+        {"distil": run_distil, "measure": run_measure, "place": run_place, "time": run_time}[args.command](args)
     except (ValueError, OSError, ImportError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 def run_distil(args: argparse.Namespace) -> None:
-    """The best undistilled solver for each number of calls, and what it becomes."""
+    """The best undistilled solver for each number of calls, and a distilled one."""
     files = [args.out / f"{name}-{args.size.lower()}.json" for name in ("undistilled", "distilled")]
     there = [file for file in files if file.exists()]
     if there and not args.force:
         raise FileExistsError(f"{there[0]} is there already: --force overwrites it")
     args.out.mkdir(parents=True, exist_ok=True)
     denoiser, known = network.load(args.size), residues.fitted()
-    found = distil.tried(denoiser, known[-args.tried :], tuple(args.nfe))
-    undistilled, distilled = [], []
-    for calls in args.nfe:
-        chosen = distil.best(found, calls)
-        print(
-            f"{calls} calls: best undistilled {chosen['solver']}, {chosen['grid']}, {chosen['error']:.3g} square angstrom",
-            flush=True,
-        )
-        undistilled.append(dode.solver(chosen["solver"]).tableau(denoiser.schedule, calls, chosen["grid"]))
+    best = distil.best_undistilled(denoiser, known[-args.tried :], args.nfe)
+    made = []
+    for calls, (tableau, error) in zip(args.nfe, best, strict=True):
+        print(f"best undistilled: {tableau.title}, {error:.3g} square angstrom", flush=True)
         options = {"effort": args.effort, "samples": args.samples, "budget": args.budget}
-        made = distil.distilled(denoiser, chosen["solver"], calls, known[: -args.tried], **options)
-        print(made, flush=True)
-        distilled.append(made.tableau)
-    for file, tableaux in zip(files, (undistilled, distilled), strict=True):
+        made.append(distil.distilled(denoiser, args.solver, calls, known[: -args.tried], **options))
+        print(made[-1], flush=True)
+    for file, tableaux in zip(files, ([tableau for tableau, _ in best], made), strict=True):
         dode.TableauSet.of(tableaux).save(file, overwrite=args.force)
         print(f"wrote {file}")
 
@@ -101,6 +103,13 @@ def run_place(args: argparse.Namespace) -> None:
     sys.argv = ["cgback", "--model", args.size, *args.arguments]
     with few_calls(tableau):
         cgback()
+
+
+def run_time(args: argparse.Namespace) -> None:
+    """What a protein takes."""
+    tableaux = dode.TableauSet.load(args.tableaux / f"distilled-{args.size.lower()}.json")
+    for way, taken in seconds(network.read_model(args.size), tableaux, args.protein, args.repeats).items():
+        print(f"{way}: {taken:.2f} s")
 
 
 if __name__ == "__main__":
