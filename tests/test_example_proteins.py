@@ -140,7 +140,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 def test_distil_and_measure_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept, out = tmp_path / "kept", tmp_path / "out"
-    distil = ("--size", "S", "distil", "--nfe", "3", "--effort", "fast", "--samples", "8", "--tried", "2", "--budget", "300")
+    distil = ("--size", "S", "distil", "--nfe", "3", "--effort", "fast", "--samples", "8", "--tried", "2", "--budget", "100")
     run(monkeypatch, *distil, "--out", str(kept))
     run(
         monkeypatch,

@@ -29,22 +29,20 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("distil", help="choose the best undistilled solver, and distil one")
     making.add_argument("--nfe", type=int, nargs="+", default=[4, 6, 8])
-    making.add_argument("--solver", default="dpm-solver++", help="which solver is distilled")
+    making.add_argument("--solver", default="ddim", help="which solver is distilled")
     making.add_argument("--effort", default="balanced")
     making.add_argument("--samples", type=int, default=64, help="fitting samples")
-    making.add_argument("--tried", type=int, default=24, help="residues on which undistilled solvers are tried")
-    making.add_argument(
-        "--budget", type=int, default=12_000, help="network evaluations of one sample, for each number of calls"
-    )
+    making.add_argument("--tried", type=int, default=12, help="residues on which undistilled solvers are tried")
+    making.add_argument("--budget", type=int, default=3000, help="network evaluations of one sample, times the number of calls")
     making.add_argument("--out", type=Path, default=TABLEAUX, help="folder for the tableaux")
     making.add_argument("--force", action="store_true", help="overwrite them")
     measuring = commands.add_parser("measure", help="errors, bond lengths and time, as tables and pictures")
     measuring.add_argument("--tableaux", type=Path, default=TABLEAUX)
-    measuring.add_argument("--residues", type=int, default=24, help="of each of the measured proteins")
-    measuring.add_argument("--checked", type=int, default=6, help="of these, for the error of the reference itself")
+    measuring.add_argument("--residues", type=int, default=16, help="of each of the measured proteins")
+    measuring.add_argument("--checked", type=int, default=2, help="of these, for the error of the reference itself")
     measuring.add_argument("--reference", type=int, default=400, help="calls that are taken for the truth")
     measuring.add_argument(
-        "--own", type=int, nargs="+", default=[6, 20], help="steps of cgback's own sampler, beside the others"
+        "--own", type=int, nargs="+", default=[20], help="steps of cgback's own sampler, beside the others"
     )
     measuring.add_argument("--out", type=Path, required=True, help="folder for the results, made if it is not there")
     placing = commands.add_parser("place", help="run cgback itself with a distilled solver")
@@ -74,7 +72,7 @@ def run_distil(args: argparse.Namespace) -> None:
     made = []
     for calls, (tableau, error) in zip(args.nfe, best, strict=True):
         print(f"best undistilled: {tableau.title}, {error:.3g} square angstrom", flush=True)
-        options = {"effort": args.effort, "samples": args.samples, "budget": args.budget}
+        options = {"effort": args.effort, "samples": args.samples, "budget": args.budget * calls}
         made.append(distil.distilled(denoiser, args.solver, calls, known[: -args.tried], **options))
         print(made[-1], flush=True)
     for file, tableaux in zip(files, ([tableau for tableau, _ in best], made), strict=True):

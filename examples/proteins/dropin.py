@@ -18,21 +18,24 @@ import torch
 from torch import nn
 
 import dode
-from examples.proteins.network import ATOMS, as_denoiser
+from examples.proteins.network import ATOMS, STEPS, as_denoiser, schedule_of
 from examples.proteins.residues import graph_of, nodes_of, system_of, unpacked
 
 
 @contextmanager
 def few_calls(tableau: dode.Tableau) -> Iterator[None]:
-    """While this is open cgback samples with the tableau, whatever number of steps it was told.
+    """While this is open cgback samples with the tableau, whatever `--num-timesteps` and `--diffuser` say.
 
     The noise is drawn here and anew each time. cgback starts from what its data set was made with, the same whenever it draws a residue
     again to repair it: an ODE would end where it did before.
     """
     from cgback.diffuser import BaseDiffuser
+    from cgback.schedulers import CosineScheduler
+
+    schedule = schedule_of(CosineScheduler(STEPS).alpha_bars)
 
     def sample(self: Any, data: Any, device: Any = "cpu", verbose: bool = True, bar_description: Any = None) -> Any:
-        denoiser = as_denoiser(self.to(device))
+        denoiser = as_denoiser(self.to(device), schedule)
         noise = torch.randn(len(data.num_h), *denoiser.shape)
         x = dode.sample(denoiser, tableau, noise, **unpacked(data)).cpu()
         data.xw = data.xw.masked_scatter(data.mask.bool(), x[nodes_of(data)[:, :ATOMS]])

@@ -21,6 +21,8 @@ from examples.proteins.residues import MEASURED, Residues, graph_of, joined, nod
 # What the others are measured against; and a run of another solver on another grid, which says how well it is known.
 REFERENCE, CHECK = "deis, log-snr", "dpm-solver++ of order 3, mixed"
 DDIM, BEST, DISTILLED, CGBACK = "ddim, uniform", "best undistilled", "distilled", "cgback (DDPM)"
+# As many calls as cgback takes.
+MANY, PLAIN = 20, "dpm-solver++, mixed"
 # A sampler and its number of calls.
 Key = tuple[str, int]
 
@@ -54,9 +56,10 @@ def runs(
     """All that starts from the same noise; `fine` calls are taken for the truth."""
     schedule = denoiser.schedule
     return {
-        **{(DDIM, n): dode.solver("ddim").tableau(schedule, n, "uniform") for n in (*undistilled.nfe, 20)},
+        **{(DDIM, n): dode.solver("ddim").tableau(schedule, n, "uniform") for n in (*undistilled.nfe, MANY)},
         **{(BEST, each.nfe): each for each in undistilled},
         **{(DISTILLED, each.nfe): each for each in distilled},
+        (PLAIN, MANY): dode.solver("dpm-solver++").tableau(schedule, MANY, "mixed"),
         (REFERENCE, fine): fine_run(denoiser, fine),
         (CHECK, fine): dode.solver("dpm-solver++", order=3).tableau(schedule, fine, "mixed"),
     }

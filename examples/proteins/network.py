@@ -41,16 +41,12 @@ def load(size: str = "M") -> dode.Denoiser:
     """
     if size not in LAYERS:
         raise ValueError(f"size must be one of {', '.join(LAYERS)}, got {size!r}")
-    return as_denoiser(read_model(size), name=f"cgback-{size.lower()}")
+    model = read_model(size)
+    return as_denoiser(model, schedule_of(model.scheduler.alpha_bars), name=f"cgback-{size.lower()}")
 
 
-def as_denoiser(model: nn.Module, name: str = "cgback") -> dode.Denoiser:
-    """A `cgback.diffuser.DDPM` or `DDIM` as a denoiser.
-
-    Raises:
-        ValueError: its schedule is another one.
-    """
-    schedule = schedule_of(model.scheduler.alpha_bars)
+def as_denoiser(model: nn.Module, schedule: CosineVP, name: str = "cgback") -> dode.Denoiser:
+    """A `cgback.diffuser.DDPM` or `DDIM` as a denoiser."""
     return dode.Denoiser(Placement(model, schedule), schedule, "epsilon", shape=(ATOMS, 3), batch_size=64, name=name)
 
 

@@ -20,10 +20,10 @@ def picture(lines: list[dict[str, Any]], samples: dict[Key, Tensor], places: Str
     """All charts in one, an altair chart."""
     alt = require_altair()
     drawn = alt.vconcat(
-        alt.hconcat(errors(alt, lines), chain(alt, samples, places), spacing=40),
+        alt.hconcat(errors(alt, lines), chain(alt, samples, places), spacing=40).resolve_scale(color="independent"),
         histograms(alt, samples, places),
         spacing=30,
-    )
+    ).resolve_scale(color="independent")
     return drawn.configure(**{**config(LIGHT), "background": LIGHT.paper})
 
 
