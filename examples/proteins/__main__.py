@@ -30,20 +30,19 @@ def main() -> None:
     making = commands.add_parser("distil", help="choose the best undistilled solver, and distil one")
     making.add_argument("--nfe", type=int, nargs="+", default=[4, 6, 8])
     making.add_argument("--solver", default="ddim", help="which solver is distilled")
+    making.add_argument("--grid", help="where it stops; found by the distillation unless it is named")
     making.add_argument("--effort", default="balanced")
     making.add_argument("--samples", type=int, default=64, help="fitting samples")
-    making.add_argument("--tried", type=int, default=12, help="residues on which undistilled solvers are tried")
+    making.add_argument("--tried", type=int, default=24, help="residues on which undistilled solvers are tried")
     making.add_argument("--budget", type=int, default=3000, help="network evaluations of one sample, times the number of calls")
     making.add_argument("--out", type=Path, default=TABLEAUX, help="folder for the tableaux")
-    making.add_argument("--force", action="store_true", help="overwrite them")
+    making.add_argument("--force", action="store_true", help="overwrite those of the same numbers of calls")
     measuring = commands.add_parser("measure", help="errors, bond lengths and time, as tables and pictures")
     measuring.add_argument("--tableaux", type=Path, default=TABLEAUX)
     measuring.add_argument("--residues", type=int, default=16, help="of each of the measured proteins")
     measuring.add_argument("--checked", type=int, default=2, help="of these, for the error of the reference itself")
     measuring.add_argument("--reference", type=int, default=400, help="calls that are taken for the truth")
-    measuring.add_argument(
-        "--own", type=int, nargs="+", default=[20], help="steps of cgback's own sampler, beside the others"
-    )
+    measuring.add_argument("--own", type=int, nargs="+", default=[20], help="steps of cgback's own sampler, beside the others")
     measuring.add_argument("--out", type=Path, required=True, help="folder for the results, made if it is not there")
     placing = commands.add_parser("place", help="run cgback itself with a distilled solver")
     placing.add_argument("--tableaux", type=Path, default=TABLEAUX)
@@ -63,20 +62,24 @@ def main() -> None:
 def run_distil(args: argparse.Namespace) -> None:
     """The best undistilled solver for each number of calls, and a distilled one."""
     files = [args.out / f"{name}-{args.size.lower()}.json" for name in ("undistilled", "distilled")]
-    there = [file for file in files if file.exists()]
+    kept = [list(dode.TableauSet.load(file)) if file.exists() else [] for file in files]
+    there = {tableau.nfe for tableau in kept[1]} & set(args.nfe)
     if there and not args.force:
-        raise FileExistsError(f"{there[0]} is there already: --force overwrites it")
+        raise FileExistsError(f"{files[1]} has tableaux of {min(there)} calls already: --force overwrites them")
     args.out.mkdir(parents=True, exist_ok=True)
     denoiser, known = network.load(args.size), residues.fitted()
     best = distil.best_undistilled(denoiser, known[-args.tried :], args.nfe)
+    options = {"effort": args.effort, "samples": args.samples, "grid": args.grid}
     made = []
     for calls, (tableau, error) in zip(args.nfe, best, strict=True):
         print(f"best undistilled: {tableau.title}, {error:.3g} square angstrom", flush=True)
-        options = {"effort": args.effort, "samples": args.samples, "budget": args.budget * calls}
-        made.append(distil.distilled(denoiser, args.solver, calls, known[: -args.tried], **options))
+        chosen = known[: -args.tried]
+        made.append(distil.distilled(denoiser, args.solver, calls, chosen, budget=args.budget * calls, **options))
         print(made[-1], flush=True)
-    for file, tableaux in zip(files, ([tableau for tableau, _ in best], made), strict=True):
-        dode.TableauSet.of(tableaux).save(file, overwrite=args.force)
+    fresh = ([tableau for tableau, _ in best], [result.tableau for result in made])
+    for file, old, tableaux in zip(files, kept, fresh, strict=True):
+        others = [tableau for tableau in old if tableau.nfe not in args.nfe]
+        dode.TableauSet.of([*others, *tableaux]).save(file, overwrite=True)
         print(f"wrote {file}")
 
 

@@ -88,12 +88,18 @@ def chain(alt: Any, samples: dict[Key, Tensor], places: Stretches) -> Any:
                 u, v, _ = (axes @ (end - residues.origin.mean(dim=0))).tolist()
                 ends.append({"sampler": name, "stick": f"{name} {number}", "u": u, "v": v})
     colours = [LIGHT.ink, _COLOURS[BEST], _COLOURS[DISTILLED]]
+    width, height = 420, 240
+    # Both axes have one scale, as wide as the longer side needs.
+    angstrom = max(max(abs(end["u"]) for end in ends) / width, max(abs(end["v"]) for end in ends) / height)
+    across, down = (alt.Scale(domain=[-angstrom * pixels, angstrom * pixels]) for pixels in (width, height))
     return (
-        alt.Chart(alt.Data(values=ends), title=f"Eight residues, {few} calls and the crystal", width=420, height=240)
+        alt.Chart(
+            alt.Data(values=ends), title=f"{len(residues)} residues, {few} calls and the crystal", width=width, height=height
+        )
         .mark_line(strokeWidth=2)
         .encode(
-            x=alt.X("u:Q", axis=None, scale=alt.Scale(zero=False)),
-            y=alt.Y("v:Q", axis=None, scale=alt.Scale(zero=False)),
+            x=alt.X("u:Q", axis=None, scale=across),
+            y=alt.Y("v:Q", axis=None, scale=down),
             detail="stick:N",
             color=alt.Color("sampler:N", scale=alt.Scale(domain=list(shown), range=colours)),
         )
