@@ -13,7 +13,7 @@ from dode.grids import Shifted
 from dode.noise import standard_noise
 from examples.proteins.residues import Residues
 
-# DEIS and iPNDM, which extrapolate epsilon, err ten times as much with so few calls: data are angstroms wide, and alpha begins at 0.0025.
+# DEIS and iPNDM, which extrapolate epsilon, are far behind with so few calls: data are angstroms wide, and alpha begins at 0.0025.
 SOLVERS = ("ddim", "dpm-solver++", "unipc")
 GRIDS = ("mixed", "log-snr", "karras", Shifted(shift=2.5), Shifted(shift=4.0))
 # Seeds of what is fitted, of what chooses the undistilled solver, and of what is measured.

@@ -1,4 +1,4 @@
-"""Charts: error against calls, bond lengths beside the crystal's, and a stretch of the chain as it was placed."""
+"""Charts: error against calls, a stretch of the chain as it was placed, and bond lengths beside the crystal's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dode.charts import LIGHT, config, require_altair
 from examples.proteins import geometry
-from examples.proteins.measure import BEST, CGBACK, DDIM, DISTILLED, Key, Stretches
+from examples.proteins.measure import BEST, CGBACK, DDIM, DISTILLED, REFERENCE, Key, Stretches, of
 from examples.proteins.residues import Residues
 
 CRYSTAL = "crystal"
@@ -75,11 +75,15 @@ def histograms(alt: Any, samples: dict[Key, Tensor], places: Stretches) -> Any:
 
 
 def chain(alt: Any, samples: dict[Key, Tensor], places: Stretches) -> Any:
-    """A few residues as lines between bonded atoms, seen along their thinnest direction."""
+    """A few residues from one noise, as lines between bonded atoms, seen along their thinnest direction."""
     few, rows = fewest(samples), slice(0, min(8, places.lengths[0]))
     residues = places.residues[rows]
-    atoms_of = {BEST: samples[BEST, few][rows], DISTILLED: samples[DISTILLED, few][rows]}
-    shown = {CRYSTAL: residues.crystal, **{f"{name}, {few}": x for name, x in atoms_of.items()}}
+    (fine,) = (calls for sampler, calls in samples if sampler == REFERENCE)
+    shown = {
+        f"{fine} calls": of(samples, REFERENCE)[rows],
+        f"{BEST}, {few}": samples[BEST, few][rows],
+        f"{DISTILLED}, {few}": samples[DISTILLED, few][rows],
+    }
     _, _, axes = torch.linalg.svd(residues.origin - residues.origin.mean(dim=0), full_matrices=False)
     ends = []
     for name, atoms in shown.items():
@@ -93,9 +97,7 @@ def chain(alt: Any, samples: dict[Key, Tensor], places: Stretches) -> Any:
     angstrom = max(max(abs(end["u"]) for end in ends) / width, max(abs(end["v"]) for end in ends) / height)
     across, down = (alt.Scale(domain=[-angstrom * pixels, angstrom * pixels]) for pixels in (width, height))
     return (
-        alt.Chart(
-            alt.Data(values=ends), title=f"{len(residues)} residues, {few} calls and the crystal", width=width, height=height
-        )
+        alt.Chart(alt.Data(values=ends), title=f"{len(residues)} residues from the same noise", width=width, height=height)
         .mark_line(strokeWidth=2)
         .encode(
             x=alt.X("u:Q", axis=None, scale=across),
