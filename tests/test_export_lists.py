@@ -181,3 +181,28 @@ def test_the_command_prints_a_list_and_says_what_it_is(tmp_path: Path) -> None:
         held = tmp_path / "set.json"
         dode.TableauSet.of([tableau, dode.solver("unipc").tableau(Flow(shift=3.0), 4)]).save(held)
         command.invoke(app, ["export", str(held), "--to", "times"], catch_exceptions=False)
+
+
+def test_a_pipeline_with_its_own_scheduler_and_learned_sigmas() -> None:
+    """What people ask: which sigmas for so many steps of exactly this model, at this resolution and guidance."""
+    from fresh_pipelines import put, sampled
+    from tiny_pipelines import PIPELINES
+
+    from dode.integrations.diffusers import DodeScheduler
+
+    tiny = PIPELINES["sd3"]
+    pipe = tiny.make()
+    own = pipe.scheduler
+    few: dict[str, Any] = {"samples": 6, "validation": 4, "held_out": 0, "teacher": "unipc", "teacher_nfe": 12, "batch_size": 6}
+    call = {
+        "prompts": ["a boat", "a shoe"],
+        **{key: value for key, value in tiny.call(1).items() if key in ("height", "width")},
+    }
+    few |= {"refine": 2, "shrink": False, "budget": 2_000}
+    made = dode.distill(pipe, "ddim", 4, learn="times", grid="karras", **few, **call).tableau
+    assert made.grid == "learned"
+    pipe.scheduler = own
+    sigmas = lists.sigmas(made, final=False, unshift=own.config.shift)
+    found = sampled(tiny, pipe, 4, sigmas=sigmas, num_inference_steps=4)
+    table = sampled(tiny, put(pipe, DodeScheduler.from_tableaux(made, own)), 4)
+    assert torch.allclose(found, table, atol=1e-4 * float(table.abs().max()))
