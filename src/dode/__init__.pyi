@@ -13,6 +13,7 @@ from . import noise as noise
 from . import report as report
 from . import sampling as sampling
 from . import schedules as schedules
+from . import sharing as sharing
 from . import solvers as solvers
 from . import statistics as statistics
 from . import tableau as tableau
