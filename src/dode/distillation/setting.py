@@ -12,6 +12,8 @@ from dode.denoisers import Denoiser
 from dode.fingerprint import weights_hash
 from dode.guidance import Interval, Scale
 
+# What a denoiser is called whose network is a function without a name.
+_NAMELESS = ("function", "method", "partial")
 # Values of a condition that are listed, such as class labels.
 _LISTED = 20
 
@@ -27,7 +29,7 @@ def network_setting(denoiser: Denoiser, cond: Condition, samples: int) -> dict[s
     net = denoiser.net
     kind = type(_innermost(net)).__name__ if isinstance(net, nn.Module) else None
     setting = {
-        "model": None if denoiser.name == type(net).__name__ else denoiser.name,
+        "model": None if denoiser.name in _NAMELESS else denoiser.name,
         "network": kind,
         "weights_hash": weights_hash(net),
         "prediction": denoiser.prediction,
@@ -52,9 +54,7 @@ def _innermost(net: nn.Module) -> nn.Module:
     return net
 
 
-def _scale(scale: Scale) -> float | list[float] | str:
-    if isinstance(scale, tuple):
-        return list(scale)
+def _scale(scale: Scale) -> float | str:
     if isinstance(scale, Interval):
         return f"{scale.scale:g} in {scale.low:g} <= t <= {scale.high:g}, else 1"
     return scale if isinstance(scale, float) else "a function of t"

@@ -66,9 +66,11 @@ def push_to_hub(
             raise PermissionError(f"there is no token of the Hub: {_LOGIN}, or give token=...")
         api = huggingface_hub.HfApi(library_name="dode")
     try:
-        whole = repo_id if create_pr else api.create_repo(repo_id, token=token, private=private, exist_ok=True)
+        whole = (
+            f"{api.endpoint}/{repo_id}" if create_pr else api.create_repo(repo_id, token=token, private=private, exist_ok=True)
+        )
         made = api.upload_folder(
-            repo_id=getattr(whole, "repo_id", repo_id),
+            repo_id=getattr(whole, "repo_id", repo_id),  # with the account's own name
             folder_path=where,
             token=token,
             commit_message=commit_message,
@@ -78,7 +80,8 @@ def push_to_hub(
         )
     except Exception as error:
         raise _told(error, repo_id) from error
-    return str(made.pr_url) if create_pr else str(whole)
+    # Nothing that differs opens no pull request.
+    return str(made.pr_url or whole)
 
 
 def _check(folder: Path) -> Sequence[str]:
@@ -106,7 +109,7 @@ def _told(error: Exception, repo_id: str) -> Exception:
 
     name = printable(repo_id)
     if isinstance(error, HFValidationError):
-        return ValueError(f"{name} is no name of a repository: {first_line(error)}")
+        return ValueError(f"{name} is no name of a repository: {printable(error)}")
     if isinstance(error, LocalTokenNotFoundError):
         return PermissionError(f"there is no token of the Hub: {_LOGIN}")
     if isinstance(error, OfflineModeIsEnabled):
@@ -119,6 +122,6 @@ def _told(error: Exception, repo_id: str) -> Exception:
         if status == 404:
             return FileNotFoundError(f"the Hub has no repository {name} that this token may see")
         return OSError(f"the Hub did not take {name}: {said}")
-    if isinstance(error, ConnectionError) or type(error).__module__.split(".")[0] in _BENEATH:
+    if isinstance(error, ConnectionError) or type(error).__module__.startswith(_BENEATH):
         return ConnectionError(f"the Hub is not reached: {first_line(error)}")
     return error
