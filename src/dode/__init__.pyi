@@ -3,6 +3,7 @@ from . import conditions as conditions
 from . import distances as distances
 from . import distillation as distillation
 from . import fine as fine
+from . import fingerprint as fingerprint
 from . import grids as grids
 from . import guidance as guidance
 from . import images as images
