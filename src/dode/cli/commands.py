@@ -76,6 +76,13 @@ def distill(
     grid: GridName = None,
     effort: EffortName = "balanced",
     paper: Paper = False,
+    learn: Annotated[
+        str,
+        typer.Option(
+            help="coefficients; or times: the solver keeps its own rule and its stops are learned, for programs that take a list (`dode "
+            "export --to sigmas`)."
+        ),
+    ] = "coefficients",
     samples: Annotated[int | None, typer.Option(help="Fitting samples; by effort.")] = None,
     validation: Annotated[int | None, typer.Option(help="Samples that choose; by effort.")] = None,
     held_out: Annotated[int, typer.Option(help="Fresh samples on which base and distilled are compared.")] = 64,
@@ -146,6 +153,7 @@ def distill(
     planned = {
         **grids,
         **how,
+        "learn": learn,
         "samples": samples,
         "validation": validation,
         "held_out": held_out,

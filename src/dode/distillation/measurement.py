@@ -84,6 +84,7 @@ def measured(plan: Plan, made: Made, began: float, judge: Judge | None = None) -
             settings={
                 "model": plan.denoiser.name,
                 "prediction": plan.denoiser.output,
+                "learn": plan.learn,
                 "effort": plan.effort,
                 "teacher": "given targets" if made.teaching is None else made.teaching.tutor.name,
                 "samples": len(made.fit),
