@@ -114,8 +114,8 @@ def distill(
     """Distil a solver for a network or a pipeline and save it.
 
     A folder with a model_index.json is driven as a pipeline, whole and as it is, with --prompts, --call, or an --out that does not end in
-    .json; else its network is taken alone. What a function returns is what it is. For a pipeline --out is a scheduler folder with a model
-    card, which `DodeScheduler.from_pretrained` reads.
+    .json; else its network is taken alone. What a function returns is what it is. A file has all numbers of evaluations; a folder has
+    a model card too, and for a pipeline is a scheduler's, which `DodeScheduler.from_pretrained` reads.
 
     For example: dode distill fashion --solver deis --nfe 8 --out deis-8.json
 

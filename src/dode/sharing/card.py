@@ -36,7 +36,7 @@ class About(NamedTuple):
     """What a card says of tables of one kind.
 
     Attributes:
-        library: that loads them, and those with which they were made.
+            library: that loads them.
         model: what they are for, in words.
         what: a sentence without its end: what is run by them.
         outside: what another setting than theirs comes to.
@@ -45,7 +45,7 @@ class About(NamedTuple):
         of_network: a sentence on the network's licence.
     """
 
-    library: tuple[str, ...]
+    library: str
     model: str
     what: str
     outside: str
@@ -71,12 +71,16 @@ def card(about: About, tableaux: Sequence[Tableau], pictures: Pictures, command:
         command: what made them, as it was given.
     """
     count = "one table" if len(tableaux) == 1 else f"{len(tableaux)} tables"
-    fitted = any(statistics_of(tableau) is not None for tableau in tableaux)
+    found = [made for tableau in tableaux if (made := statistics_of(tableau)) is not None]
+    times = bool(found) and all(made.learn == "times" for made in found)
+    numbers = (
+        "a classical ODE solver's own coefficients on learned times" if times else "the coefficients of a few-step ODE solver"
+    )
     parts = [
         _front_matter(about, setting_of(tableaux[0])),
         f"# {escaped(about.model)} in {calls_of(tableaux)} network calls",
         f"{about.what} with {calls_of(tableaux)} calls of its network, guidance not counted. It holds {count} of numbers and no weights: "
-        f"the coefficients of a few-step ODE solver{', ' + _METHOD if fitted else ''}.",
+        f"{numbers}{', ' + _METHOD if found else ''}.",
         "## For which model and setting",
         _settings(tableaux),
         about.outside,
@@ -119,7 +123,7 @@ def statistics_of(tableau: Tableau) -> DistillationFile | None:
 
 def _front_matter(about: About, setting: Mapping[str, Any]) -> str:
     """JSON strings are YAML's too."""
-    lines = ["---", f"library_name: {about.library[0]}", "tags:", "- dode", "- diffusion-solver"]
+    lines = ["---", f"library_name: {about.library}", "tags:", "- dode", "- diffusion-solver"]
     if about.licence:
         lines.append(f"license: {json.dumps(about.licence.lower())}")
     base = on_hub(setting)
@@ -195,9 +199,12 @@ def _measured(found: DistillationFile, shown: ErrorsFile) -> str:
         if reference is None
         else f" The reference may be off by {_number(reference.error)} itself; the teacher is {_number(reference.teacher)} off it."
     )
+    base = (
+        "" if found.learn == "times" else " The base is that solver as it is, on that grid: another grid may serve it better."
+    )
     return (
         f"Mean square distance, over the numbers of a state, of the end points to those of {against}, on {shown.samples} held-out noises "
-        f"that neither fitted nor chose; {level}.{doubt} The base is that solver as it is, on that grid: another grid may serve it better."
+        f"that neither fitted nor chose; {level}.{doubt}{base}"
     )
 
 
@@ -215,7 +222,7 @@ def _pictures(pictures: Pictures) -> list[str]:
     return parts
 
 
-def _making(tableaux: Sequence[Tableau], command: str, libraries: Sequence[str]) -> list[str]:
+def _making(tableaux: Sequence[Tableau], command: str, library: str) -> list[str]:
     lines = []
     for tableau in tableaux:
         found = statistics_of(tableau)
@@ -229,14 +236,14 @@ def _making(tableaux: Sequence[Tableau], command: str, libraries: Sequence[str])
             f"given out: {escaped(found.chosen)}; evaluations: {escaped(spent, _LINE)}; {found.seconds:.0f} s"
         )
     said_with = [f"    {printable(command, _LINE)}"] if command else []
-    return [*said_with, "\n".join(lines), "With " + ", ".join(_versions(libraries)) + "."]
+    return [*said_with, "\n".join(lines), "With " + ", ".join(_versions(library)) + "."]
 
 
-def _versions(libraries: Sequence[str]) -> list[str]:
+def _versions(library: str) -> list[str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = []
-    for library in dict.fromkeys(("dode", *libraries, "torch")):
+    for library in dict.fromkeys(("dode", library, "torch")):
         try:
             found.append(f"{library} {version(library)}")
         except PackageNotFoundError:  # run from its source, not installed

@@ -41,7 +41,7 @@ def about_network(tableaux: Sequence[Tableau], name: str, cond: Mapping[str, Any
     model = str(setting.get("model") or "")
     bundled = BUNDLED.get(model)
     return About(
-        library=("dode",),
+        library="dode",
         model=model or "A network",
         what=f"Tables for dode, with which {escaped(model) if model else 'a network'} samples",
         outside="Another guidance scale, condition, size of a state or network than this: what is gained there is not known. Another noise "

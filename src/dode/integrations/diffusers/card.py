@@ -24,7 +24,7 @@ def about_pipeline(tableaux: Sequence[Tableau], name: str, call: Mapping[str, An
     setting = setting_of(tableaux[0])
     pipeline = str(setting.get("pipeline") or "the pipeline")
     return About(
-        library=("diffusers",),
+        library="diffusers",
         model=pipeline,
         what=f"A scheduler for diffusers that runs {escaped(pipeline)}",
         outside="Another guidance scale, size of image or network than this: what is gained there is not known. Another noise schedule, "
