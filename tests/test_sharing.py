@@ -6,6 +6,7 @@ import dataclasses
 import re
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 import dode
 from dode.cli import app
 from dode.distillation import PAPER
+from dode.distillation.setting import network_setting, warn_if_other
 from dode.fingerprint import weights_hash
 from dode.fitted_for import setting_of
 from dode.sharing import push_to_hub, save_folder
@@ -125,11 +127,24 @@ def test_what_a_table_knows_of_its_network() -> None:
         "clip": 2.0,
         "samples": 2,
     }
-    before = weights_hash(small)
-    with torch.no_grad():
-        next(small.parameters()).view(-1)[0] += 1e-3
-    assert before is not None and before != weights_hash(small)
-    assert weights_hash(net) is None
+    assert weights_hash(small) is not None and weights_hash(net) is None
+
+
+def test_another_network_or_guidance_than_fitted_is_warned_of() -> None:
+    small, other = Small(), Small()
+    denoiser = dode.Denoiser(small, SCHEDULE, shape=(1, 8, 8))
+    tableau = dode.solver("ddim").tableau(SCHEDULE, 2)
+    fitted = tableau.with_meta(fitted_for=network_setting(denoiser, {}, 1))
+    guided = denoiser.replace(guidance_scale=3.0, null_condition={})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_if_other(fitted, denoiser)
+        warn_if_other(tableau, guided)  # it says nothing
+        warn_if_other(fitted, dode.Denoiser(Small().double(), SCHEDULE))  # its hash cannot be compared
+    with pytest.warns(UserWarning, match=r"fitted for other weights \(\w{16}\) than it is run with"):
+        warn_if_other(fitted, dode.Denoiser(other, SCHEDULE))
+    with pytest.warns(UserWarning, match=r"fitted for another guidance scale \(1\.0\) than it is run with \(3\.0\)"):
+        warn_if_other(fitted, guided)
 
 
 @pytest.mark.parametrize(

@@ -277,6 +277,7 @@ def sample(
     denoiser = network_of(found, guided, batch_size, device, precision)
 
     from dode.conditions import cycle
+    from dode.distillation.setting import warn_if_other
     from dode.noise import standard_noise
     from dode.progress import evaluation_progress
     from dode.sampling import sample as run
@@ -284,6 +285,8 @@ def sample(
     if saved is None:
         assert chosen is not None
         saved = chosen.tableau(denoiser.schedule, nfe, stops)
+    else:
+        warn_if_other(saved, denoiser)
     if denoiser.shape is None:
         raise ValueError("the denoiser does not say the shape of a sample: make it with shape=...")
     condition = cycle(condition_of(denoiser, asked.classes), 0, n)

@@ -1,7 +1,8 @@
-"""What a distillation was made for: the network, how it was asked and for which conditions; see `dode.fitted_for`."""
+"""What a distillation was made for: the network, how it is asked and for which conditions; see `dode.fitted_for`."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -10,7 +11,10 @@ from torch import Tensor, nn
 from dode.conditions import Condition
 from dode.denoisers import Denoiser
 from dode.fingerprint import weights_hash
+from dode.fitted_for import setting_of
+from dode.foreign import printable
 from dode.guidance import Interval, Scale
+from dode.tableau import Tableau
 
 # What a denoiser is called whose network is a function without a name.
 _NAMELESS = ("function", "method", "partial")
@@ -45,6 +49,25 @@ def network_setting(denoiser: Denoiser, cond: Condition, samples: int) -> dict[s
         "samples": samples,
     }
     return {name: value for name, value in setting.items() if value not in (None, "")}
+
+
+def warn_if_other(tableau: Tableau, denoiser: Denoiser) -> None:
+    """Warn of a network, or of a guidance scale, that a tableau was not fitted for, as far as it says so.
+
+    Warns:
+        UserWarning: other weights in the same precision, whose hashes can be compared; another guidance scale.
+    """
+    fitted = setting_of(tableau)
+    ours = network_setting(denoiser, {}, 0)
+    same_precision = fitted.get("dtype") == ours.get("dtype")
+    for name, words in (("weights_hash", "other weights"), ("guidance_scale", "another guidance scale")):
+        then, this = fitted.get(name), ours.get(name)
+        if None in (then, this) or then == this or (name == "weights_hash" and not same_precision):
+            continue
+        warnings.warn(
+            f"the tableau was fitted for {words} ({printable(then)}) than it is run with ({this}): what it gains there is not known",
+            stacklevel=2,
+        )
 
 
 def _innermost(net: nn.Module) -> nn.Module:

@@ -243,9 +243,9 @@ def _versions(library: str) -> list[str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = []
-    for library in dict.fromkeys(("dode", library, "torch")):
+    for name in dict.fromkeys(("dode", library, "torch")):
         try:
-            found.append(f"{library} {version(library)}")
+            found.append(f"{name} {version(name)}")
         except PackageNotFoundError:  # run from its source, not installed
             continue
     return found
