@@ -213,6 +213,8 @@ def test_what_cannot_be_shared(made: dode.DistilledSet, folder: Path, tmp_path: 
         save_folder(made, tmp_path / "a", dode.Denoiser(net, dode.schedules.VP.scaled_linear(), shape=(1, 8, 8)))
     with pytest.raises(TypeError, match="tableaux, sets of them or results"):
         save_folder("deis.json", tmp_path / "a")
+    with pytest.raises(ValueError, match="are of a pipeline: dode.integrations.diffusers.save_scheduler"):
+        save_folder(made[2].tableau.with_meta(fitted_for={"pipeline": "SD"}), tmp_path / "a")
     with pytest.raises(FileExistsError, match="curved exists"):
         save_folder(made, folder)
     assert not list(tmp_path.iterdir())

@@ -60,7 +60,9 @@ def compare(
     ] = "fast",
     tableau: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Saved tableaux that are compared too, of a set those of --nfe; may be repeated."),
+        typer.Option(
+            metavar="FILE|FOLDER", help="Saved tableaux that are compared too, of a set those of --nfe; may be repeated."
+        ),
     ] = None,
     grid: Annotated[
         str | None, typer.Option(help="Undistilled solvers on these grids too, separated by commas; see `dode distill`.")

@@ -10,6 +10,7 @@ from dode.conditions import checked_condition
 from dode.denoisers import Denoiser
 from dode.distillation import Distilled, DistilledSet
 from dode.files import check_folder_writable, write_folder
+from dode.fitted_for import setting_of
 from dode.held import OF_NETWORK, SET_FILE
 from dode.sharing.card import write_card
 from dode.sharing.network import about_network, base_of, drawn
@@ -48,7 +49,8 @@ def save_folder(
         The folder.
 
     Raises:
-        TypeError, ValueError: what is no tableaux, or those of several networks; tableaux of another schedule than the network's.
+        TypeError, ValueError: what is no tableaux, or those of several networks or of a pipeline; tableaux of another schedule than the
+            network's.
         FileExistsError: it is there, and `overwrite` is False or it has other files.
         OSError: as `dode.files.write_folder`.
 
@@ -56,6 +58,8 @@ def save_folder(
         UserWarning: the network made no pictures; why.
     """
     held = TableauSet.of(made)
+    if any("pipeline" in setting_of(tableau) for tableau in held):
+        raise ValueError("the tableaux are of a pipeline: dode.integrations.diffusers.save_scheduler writes their folder")
     where = Path(folder)
     condition = checked_condition(cond)
     if denoiser is not None:
