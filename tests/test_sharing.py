@@ -98,7 +98,7 @@ def test_pictures_are_the_runs_themselves(made: dode.DistilledSet, folder: Path)
     for row, tableau in zip(rows, (made[3].base, made[3].tableau), strict=False):
         x = dode.sample(DENOISER, tableau, noise)[0, 0]
         assert np.array_equal(row, ((x.clamp(-1, 1) + 1) * 127.5).round().byte().numpy())
-    assert "3 calls of ddim; 3 calls of these tables; dpm-solver++" in card(folder)
+    assert "3 calls of ddim, uniform grid; 3 calls of these tables; dpm-solver++" in card(folder)
 
 
 def test_a_set_from_a_file_is_shared_as_its_result_is(made: dode.DistilledSet, folder: Path, tmp_path: Path) -> None:
@@ -108,6 +108,13 @@ def test_a_set_from_a_file_is_shared_as_its_result_is(made: dode.DistilledSet, f
     save_folder(held, tmp_path / "curved", DENOISER, command="dode distill curved", class_labels=LABELS)
     for name in FILES:
         assert (tmp_path / "curved" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_files_that_say_the_model_alone_are_of_it(tmp_path: Path) -> None:
+    tableau = dode.Tableau.load(Path(__file__).parent.parent / "docs/benchmarks/tableaux/fashion/deis-thorough-4.json")
+    assert "fitted_for" not in tableau.meta and setting_of(tableau) == {"model": "fashion"}
+    text = card(save_folder(tableau, tmp_path / "few"))
+    assert "# fashion in 4 network calls" in text and "noises that were **fitted**" in text and 'license: "mit"' in text
 
 
 def test_what_a_table_knows_of_its_network() -> None:

@@ -38,7 +38,12 @@ _SAID = {
 def setting_of(tableau: Tableau) -> Mapping[str, Any]:
     """What a tableau was fitted for, as far as it says so."""
     found = tableau.meta.get(FITTED_FOR)
-    return found if isinstance(found, Mapping) else {}
+    if isinstance(found, Mapping):
+        return found
+    # Older files say the model alone, among their statistics.
+    made = tableau.meta.get("distillation")
+    model = made.get("model") if isinstance(made, Mapping) else None
+    return {"model": model} if isinstance(model, str) else {}
 
 
 def said(setting: Mapping[str, Any]) -> dict[str, str]:

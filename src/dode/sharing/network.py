@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -93,7 +94,7 @@ def drawn(tables: Sequence[tuple[Tableau, Tableau | None]], denoiser: Denoiser, 
             many = {} if fine is None else {str(reference_run(_MANY)): run(fine)}
             sheets = []
             for tableau, base in tables:
-                rows = {} if base is None else {f"{tableau.nfe} calls of {base.solver}": base}
+                rows = {} if base is None else {f"{tableau.nfe} calls of {base.solver}, {base.grid} grid": base}
                 rows[f"{tableau.nfe} calls of these tables"] = tableau
                 sheets.append(sheet(tableau.nfe, {**{words: run(each) for words, each in rows.items()}, **many}))
     except Exception as error:  # pictures are no reason to lose what was distilled
@@ -110,7 +111,7 @@ def base_of(tableau: Tableau, denoiser: Denoiser) -> Tableau | None:
         made = solver_named(found.base).tableau(denoiser.schedule, None, found.base_times)
     except (TypeError, ValueError):
         return None
-    return made if made.times.tolist() == found.base_times else None
+    return replace(made, grid=found.base_grid) if made.times.tolist() == found.base_times else None
 
 
 def _code(setting: Mapping[str, Any], name: str, nfe: int, several: bool, cond: Mapping[str, Any]) -> str:
@@ -119,8 +120,8 @@ def _code(setting: Mapping[str, Any], name: str, nfe: int, several: bool, cond: 
     guided = f", guidance_scale={scale:g}" if isinstance(scale, int | float) and scale != 1 else ""
     lines = ["# pip install dode", "import torch", "", "import dode", ""]
     if model not in BUNDLED:
-        facts = f"prediction={value(setting.get('prediction'))}, shape={value(setting.get('shape'))}"
-        lines.append(f"# or a network of your own: dode.Denoiser(net, schedule, {facts})")
+        facts = "".join(f", {name}={value(setting[name])}" for name in ("prediction", "shape") if name in setting)
+        lines.append(f"# or a network of your own: dode.Denoiser(net, schedule{facts})")
     load = model if model in BUNDLED else on_hub(setting) or "PATH OF THE MODEL"
     picked = f", nfe={nfe}" if several else ""
     given = "".join(f", {key}={value(_rows(each))}" for key, each in cond.items())

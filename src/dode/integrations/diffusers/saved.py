@@ -233,7 +233,7 @@ def _drawn(results: list[Distilled], pipe: Any, given: dict[str, Any], progress:
             for result in results:
                 calls = result.tableau.nfe
                 rows = {
-                    f"{calls} calls of {result.base.solver}": result.base,
+                    f"{calls} calls of {result.base.solver}, {result.base.grid} grid": result.base,
                     f"{calls} calls of this scheduler": result.tableau,
                 }
                 made = {words: run(DodeScheduler.from_tableaux(each, pipe.scheduler), each.nfe) for words, each in rows.items()}
