@@ -13,6 +13,7 @@ from rich.table import Table
 
 from dode.cli.exporting import export
 from dode.cli.options import (
+    AllowPickle,
     BatchSize,
     Call,
     Classes,
@@ -104,6 +105,7 @@ def distill(
     batch_size: BatchSize = None,
     device: Device = None,
     dtype: Precision = None,
+    allow_pickle: AllowPickle = False,
     pictures: Annotated[bool, typer.Option(help="Put pictures into the card of a folder.")] = True,
     cache: Annotated[
         Path | None,
@@ -145,7 +147,7 @@ def distill(
         raise ValueError(into_folder)
     if one:
         reserve(context, out, None, force)
-    found = found_of(model, not one)
+    found = found_of(model, not one, allow_pickle=allow_pickle)
     if one and found.pipeline:
         raise ValueError(into_folder)
     if not one:
@@ -230,6 +232,7 @@ def sample(
     batch_size: BatchSize = None,
     device: Device = None,
     dtype: Precision = None,
+    allow_pickle: AllowPickle = False,
     strict: Annotated[bool, typer.Option(help="Refuse a file that was made for another schedule.")] = True,
     force: Force = False,
 ) -> None:
@@ -263,7 +266,7 @@ def sample(
     precision = precision_of(dtype)
     if scheduler is not None:
         samples, calls = _by_pipeline(
-            context, model, scheduler, nfe, n, asked, guided, seed, batch_size, device, precision, strict=strict
+            context, model, scheduler, nfe, n, asked, guided, seed, batch_size, device, precision, allow_pickle, strict=strict
         )
         count = len(samples)
         if samples.ndim == 5 and out.suffix == ".png":  # a video's frames in a row
@@ -272,7 +275,7 @@ def sample(
         console.print(f"wrote {out}: {count} samples, {calls}", highlight=False, soft_wrap=True)
         return
     n = 64 if n is None else n
-    found = found_of(model, False)
+    found = found_of(model, False, allow_pickle=allow_pickle)
     asked.refuse(model, "; of a pipeline --scheduler FOLDER is run")
     denoiser = network_of(found, guided, batch_size, device, precision)
 
@@ -391,6 +394,7 @@ def _by_pipeline(
     batch_size: int | None,
     device: str | None,
     dtype: str | None,
+    allow_pickle: bool,
     *,
     strict: bool,
 ) -> tuple[Any, str]:
@@ -407,7 +411,7 @@ def _by_pipeline(
     with failing_as(folder):
         table = TableauSet(held.whole).pick(calls) if held.nfe else None
     given = arguments_of_calls(asked, guided)
-    found = found_of(model, True)
+    found = found_of(model, True, allow_pickle=allow_pickle)
     if not found.pipeline:
         raise ValueError(f"--scheduler is for pipelines, and {model} is a network: give --tableau FILE")
     pipe = pipeline_of(context, found, device, dtype, asked)

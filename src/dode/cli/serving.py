@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dode.cli.options import BatchSize, Call, Classes, Device, Guidance, Model, Precision, Prompts
+from dode.cli.options import AllowPickle, BatchSize, Call, Classes, Device, Guidance, Model, Precision, Prompts
 from dode.cli.screen import console, errors, failing_in_a_line
 from dode.cli.target import Found, arguments_of_calls, asked_of, condition_of, found_of, network_of, pipeline_of
 from dode.cli.values import guidance_of, precision_of
@@ -36,6 +36,7 @@ def serve(
     batch_size: BatchSize = None,
     device: Device = None,
     dtype: Precision = None,
+    allow_pickle: AllowPickle = False,
 ) -> None:
     """Serve a local page: move NFE, solver, guidance and seed, and see base, distilled and reference side by side.
 
@@ -54,7 +55,7 @@ def serve(
     asked = asked_of(prompts, call, classes, prompt)
     guided, precision = guidance_of(guidance_scale, None, None), precision_of(dtype)
     kept = read_tableaux(tableau or [])
-    found = found_of(model, asked.of_pipeline or _of_pipeline(tableau or []))
+    found = found_of(model, asked.of_pipeline or _of_pipeline(tableau or []), allow_pickle=allow_pickle)
     if not found.pipeline:
         asked.refuse(model)
 
