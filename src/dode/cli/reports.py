@@ -60,7 +60,10 @@ def compare(
         ),
     ] = "fast",
     tableau: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="A saved tableau that is compared too; may be repeated.")
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE|FOLDER", help="Saved tableaux that are compared too, of a set those of --nfe; may be repeated."
+        ),
     ] = None,
     grid: Annotated[
         str | None, typer.Option(help="Undistilled solvers on these grids too, separated by commas; see `dode distill`.")

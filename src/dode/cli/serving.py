@@ -21,7 +21,8 @@ def serve(
     tableau: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE|FOLDER", help="A tableau, or a folder from `dode distill`; may be repeated. NFE chooses among them."
+            metavar="FILE|FOLDER",
+            help="Tableaux from `dode distill`, a file or a folder; may be repeated. NFE chooses among them.",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen at: this machine alone by default.")] = "127.0.0.1",
@@ -80,14 +81,14 @@ def serve(
 
 def _of_pipeline(paths: list[Path]) -> bool:
     """Whether a scheduler folder is among them, which is a pipeline's."""
-    from dode.integrations.diffusers.held import is_held
+    from dode.held import is_scheduler
 
-    return any(is_held(path) for path in paths)
+    return any(is_scheduler(path) for path in paths)
 
 
 def _fitted(kept: list[Any]) -> float | None:
     """The guidance scale that the first table was fitted at, where it says so."""
-    from dode.integrations.diffusers.setting import setting_of
+    from dode.fitted_for import setting_of
 
     scales = (setting_of(each.tableau).get("guidance_scale") for each in kept)
     return next((float(scale) for scale in scales if isinstance(scale, int | float)), None)
