@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -10,19 +10,21 @@ import typer
 
 from dode.cli.options import Force
 from dode.cli.screen import console, errors
+from dode.foreign import printable
 
 if TYPE_CHECKING:
-    from dode.tableau import Tableau
     from dode.tableaux import TableauSet
 
 
 class _Asked(NamedTuple):
-    """What the options ask for; `name` is that of the file to write."""
+    """The command's arguments, for the forms."""
 
+    held: TableauSet
     nfe: int | None
+    to: str
     final: bool | None
     unshift: float
-    name: str
+    out: Path | None
 
 
 def export(
@@ -30,7 +32,8 @@ def export(
         Path, typer.Argument(metavar="FILE", help="A tableau or a set of them, from `dode distill`.", show_default=False)
     ],
     to: Annotated[
-        str, typer.Option("--to", help="times or sigmas: a list, of a solver on learned times; comfyui: a file of nodes.")
+        str,
+        typer.Option("--to", help="times or sigmas: a list, of a solver on learned times. comfyui: a file of ComfyUI's nodes."),
     ],
     nfe: Annotated[int | None, typer.Option(help="Which of a set: the number of network evaluations.")] = None,
     final: Annotated[
@@ -49,7 +52,7 @@ def export(
     """Export saved tableaux to other programs.
 
     Lists are for programs that bring the solver's own rule: of tableaux distilled with --learn times, or without fitted coefficients.
-    ComfyUI's nodes hold a whole set, or the one that --nfe names; the file's name is theirs too.
+    ComfyUI's nodes hold a whole set, or the one that --nfe names; they are named after the file.
 
     For example: dode export times-6.json --to sigmas
 
@@ -60,80 +63,70 @@ def export(
     from dode.tableaux import TableauSet
 
     if to not in _FORMS:
-        raise unknown_name("--to", to, list(_FORMS))
+        raise unknown_name("--to", to, _FORMS)
     if out is not None:
         check_writable(out, overwrite=force)
-    asked = _Asked(nfe, final, unshift, "dode" if out is None else out.stem)
-    text, said = _FORMS[to](TableauSet.load(file), asked)
+    made, said = _FORMS[to](_Asked(TableauSet.load(file), nfe, to, final, unshift, out))
     if out is None:
-        print(text)
+        print(made)
     else:
-        write: Callable[[Path], object] = lambda temporary: temporary.write_text(text + "\n", encoding="utf-8")  # noqa: E731
-        write_atomically(out, write, overwrite=force)
+        content = f"{made}\n".encode()
+        write_atomically(out, lambda temporary: temporary.write_bytes(content), overwrite=force)
         console.print(f"wrote {out}", highlight=False, soft_wrap=True)
     errors.print(said, highlight=False, soft_wrap=True)
 
 
-def _times(held: TableauSet, asked: _Asked) -> tuple[str, str]:
-    """The list, and what it is."""
-    from dode.integrations.export import lists
-
-    if asked.unshift != 1.0:
-        raise ValueError("--unshift is of --to sigmas")
-    tableau = held.pick(asked.nfe)
-    final = bool(asked.final)
-    return _listed(tableau, lists.times(tableau, final=final), "times of the network", final, asked)
-
-
-def _sigmas(held: TableauSet, asked: _Asked) -> tuple[str, str]:
+def _listed(asked: _Asked) -> tuple[str, str]:
     """The list, and what it is."""
     from dode.integrations.export import lists
     from dode.integrations.frames import frame_of
 
-    tableau = held.pick(asked.nfe)
-    final = asked.final is not False
-    found = lists.sigmas(tableau, final=final, unshift=asked.unshift)
-    what = "sigma of a flow" if frame_of(tableau) == "flow" else "sigma / alpha"
-    return _listed(tableau, found, what, final, asked)
-
-
-def _listed(tableau: Tableau, found: list[float], what: str, final: bool, asked: _Asked) -> tuple[str, str]:
-    from dode.foreign import printable
-    from dode.integrations.export import lists
-    from dode.integrations.frames import frame_of
-
+    tableau, to, final, unshift = asked.held.pick(asked.nfe), asked.to, asked.final, asked.unshift
+    flow = frame_of(tableau) == "flow"
+    if to == "times":
+        if unshift != 1.0:
+            raise ValueError("--unshift is of --to sigmas")
+        ends = bool(final)
+        found = lists.times(tableau, final=ends)
+        what = "times of the network"
+    else:
+        ends = final is not False
+        found = lists.sigmas(tableau, final=ends, unshift=unshift)
+        what = "sigma / alpha" if not flow else "sigma of a flow"
     shifted = ""
-    if frame_of(tableau) == "flow":
+    if flow:
         shifted = (
             ", shifted already: the program must not shift them again (or --unshift)"
-            if asked.unshift == 1.0
-            else f", before a shift by {asked.unshift:g}: the program must shift them by that"
+            if unshift == 1.0
+            else f", before a shift by {unshift:g}: the program must shift them by that"
         )
-    last = "the last one is that of the result" if final else "the result is not in it"
-    said = f"{printable(tableau.solver)}, {tableau.nfe} NFE: {what}, {len(found)} numbers, {last}{shifted}"
-    return lists.decimals(found), said
+    last = "the last one is that of the result" if ends else "the result is not in it"
+    return lists.decimals(
+        found
+    ), f"{printable(tableau.solver)}, {tableau.nfe} NFE: {what}, {len(found)} numbers, {last}{shifted}"
 
 
-def _comfyui(held: TableauSet, asked: _Asked) -> tuple[str, str]:
+def _comfyui(asked: _Asked) -> tuple[str, str]:
     """The file, and where it goes."""
-    from dode.integrations.export.comfyui import asks_between, comfyui_nodes
+    from dode.integrations.export.comfyui import rounded_by_comfyui, to_comfyui
     from dode.tableaux import TableauSet
 
     if asked.final is not None or asked.unshift != 1.0:
-        raise ValueError("--final and --unshift are of lists: leave them out with --to comfyui")
-    chosen = held if asked.nfe is None else TableauSet.of(held.pick(asked.nfe))
-    said = f"nodes for {chosen.listed} NFE: put the file into ComfyUI's folder custom_nodes"
-    between = next((t for t in map(asks_between, chosen) if t is not None), None)
+        raise ValueError("--final and --unshift are of lists, and --to comfyui writes nodes: leave them out")
+    held = asked.held if asked.nfe is None else TableauSet.of(asked.held.pick(asked.nfe))
+    text = to_comfyui(held, "dode" if asked.out is None else asked.out.stem).removesuffix("\n")
+    said = f"nodes for {held.listed} NFE: put the file into ComfyUI's folder custom_nodes"
+    between = next((t for t in map(rounded_by_comfyui, held) if t is not None), None)
     if between is not None:
         said += (
-            f"; ComfyUI asks such models at whole times alone, and t = {between:g} is none: distil for whole times "
-            "(denoiser.replace(integer_times=True)) to have just these samples"
+            f"; ComfyUI asks such a model at whole times alone, and t = {between:g} is none: distil with integer_times=True (see the page "
+            "on ComfyUI) for the samples that were fitted"
         )
-    return comfyui_nodes(chosen, asked.name), said
+    return text, said
 
 
-_FORMS: dict[str, Callable[[TableauSet, _Asked], tuple[str, str]]] = {
-    "times": _times,
-    "sigmas": _sigmas,
+_FORMS: Mapping[str, Callable[[_Asked], tuple[str, str]]] = {
+    "times": _listed,
+    "sigmas": _listed,
     "comfyui": _comfyui,
 }

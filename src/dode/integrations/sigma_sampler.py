@@ -127,7 +127,7 @@ class SigmaSampler:
         ]
         if not parts:
             raise ValueError(
-                f"{self._misfit(asked)}: take the sigmas that belong to this sampler, for {_listed(self.nfe)} steps"
+                f"{self._misfit(asked)}: take this sampler's own list, from its sigmas node or sigmas(nfe), nfe one of {_listed(self.nfe)}"
             )
         _, _, nfe, first = min(parts)
         return self._tables[nfe], first

@@ -3,5 +3,5 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs={"lists": ["times", "sigmas"], "comfyui": ["comfyui_nodes"]}
+    __name__, submod_attrs={"lists": ["times", "sigmas"], "comfyui": ["to_comfyui"]}
 )

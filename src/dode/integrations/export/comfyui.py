@@ -20,7 +20,7 @@ from dode.tableau import Tableau
 from dode.tableaux import TableauSet
 
 
-def comfyui_nodes(tableaux: Any, name: str = "dode") -> str:
+def to_comfyui(tableaux: Any, name: str = "dode") -> str:
     """The text of a file for ComfyUI's folder custom_nodes.
 
     Args:
@@ -42,7 +42,7 @@ def comfyui_nodes(tableaux: Any, name: str = "dode") -> str:
     )
 
 
-def asks_between(tableau: Tableau) -> float | None:
+def rounded_by_comfyui(tableau: Tableau) -> float | None:
     """The first time of a tableau that ComfyUI rounds, None if there is none: it asks models with a table of betas at whole times alone."""
     asked = tableau.times[tableau.first == "zero" : -1]
     between = np.abs(asked - np.rint(asked)) > 1e-6
