@@ -49,7 +49,7 @@ def _table(tableau: Tableau) -> dict[str, Any]:
     if tableau.first == "mean" and tableau.mean is None:
         raise ValueError(
             "the tableau begins with a mean output for each condition, made when sampling, which other programs have no place for: distil "
-            "with firsts=['network']"
+            "with firsts=['network', 'zero'], or --effort fast"
         )
     tableau.warn_if_changed()
     rows = in_frame(tableau)

@@ -176,7 +176,8 @@ def _walk(
     ones = x.new_ones([x.shape[0]])
     # Slot 2j holds y_j, slot 2j + 1 D_j.
     values = {0: x.to(wide)}
-    finite = []
+    # Where it went wrong, if it did: a sum is not finite where a value is not, and is made on the device.
+    sums = []
     denoised = x
     for i in _steps(len(rows), disable):
         state = values[2 * i].to(x.dtype)
@@ -184,19 +185,17 @@ def _walk(
             denoised = _first(shared, x)
         elif 2 * i + 1 in last:
             denoised = _checked(model(state, sigmas[i] * ones, **extra_args), x)
-        finite.append(torch.isfinite(denoised).all())
+        sums.append(denoised.sum(dtype=wide))
         if callback is not None:
             callback({"x": state, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
         values[2 * i + 1] = denoised
         values[2 * i + 2] = _combined(_terms(rows[i]), values, wide)
         values = {slot: value for slot, value in values.items() if last.get(slot, -1) > i or slot == 2 * i + 2}
     result = values[2 * len(rows)]
-    finite.append(torch.isfinite(result).all())
-    sound = torch.stack(finite).tolist()
-    if not sound[-1]:
-        i = sound.index(False)
-        what = "the model gave" if i < len(rows) else "the state has"
-        i = min(i, len(rows) - 1)
+    if not torch.isfinite(result).all():
+        sound = [*torch.isfinite(torch.stack(sums)).tolist(), False]
+        what = "the model gave" if False in sound[:-1] else "the state has"
+        i = min(sound.index(False), len(rows) - 1)
         raise FloatingPointError(
             f"{what} values that are NaN or infinite at step {i + 1} of {len(rows)} (sigma = {float(sigmas[i]):.6g})"
         )
