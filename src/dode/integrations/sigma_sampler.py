@@ -193,9 +193,8 @@ def _walk(
         values = {slot: value for slot, value in values.items() if last.get(slot, -1) > i or slot == 2 * i + 2}
     result = values[2 * len(rows)]
     if not torch.isfinite(result).all():
-        sound = [*torch.isfinite(torch.stack(sums)).tolist(), False]
-        what = "the model gave" if False in sound[:-1] else "the state has"
-        i = min(sound.index(False), len(rows) - 1)
+        failed = [not sound for sound in torch.isfinite(torch.stack(sums)).tolist()]
+        what, i = ("the model gave", failed.index(True)) if any(failed) else ("the state has", len(rows) - 1)
         raise FloatingPointError(
             f"{what} values that are NaN or infinite at step {i + 1} of {len(rows)} (sigma = {float(sigmas[i]):.6g})"
         )
