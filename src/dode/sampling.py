@@ -27,6 +27,7 @@ from dode.inpainting import Keep, for_all, keeping
 from dode.notes import add_note
 from dode.schedules import Array
 from dode.tableau import Coefficients, Tableau
+from dode.tableaux import TableauSet
 
 
 class Step(NamedTuple):
@@ -65,9 +66,10 @@ class Trajectory:
 
 def sample(
     denoiser: Denoiser,
-    tableau: Tableau,
+    tableau: Tableau | TableauSet,
     noise: Tensor,
     *,
+    nfe: int | None = None,
     image: Tensor | None = None,
     known: Tensor | None = None,
     mask: Tensor | None = None,
@@ -80,8 +82,9 @@ def sample(
 
     Args:
         denoiser: the network.
-        tableau: what to run, made for the network's schedule.
+        tableau: what to run, made for the network's schedule; or a set, of which `nfe` names one.
         noise: (batch, *shape), standard normal; scaled inside. The states have its dtype and the network's device.
+        nfe: the number of network evaluations, where a set has several.
         image: (batch, *shape), or (1, *shape) or (*shape) for one image for all; clean: the run starts from alpha x_0 + sigma noise
             at the tableau's first time (image-to-image; make the tableau with a grid that has a lower `start`).
         known: shaped as `image`, clean: what to keep where `mask` is 0 (inpainting). The start is pure noise, unless `image` is given
@@ -99,15 +102,16 @@ def sample(
         (batch, *shape), or a `Trajectory`.
 
     Raises:
-        ValueError: another schedule, a wrong shape, NaN in noise, images or condition, a mask without known pixels or the other way
-            round, a condition with a wrong number of rows, or a guidance scale by evaluation for another number of them.
+        ValueError: a set without that number of evaluations, another schedule, a wrong shape, NaN in noise, images or condition, a
+            mask without known pixels or the other way round, a condition with a wrong number of rows, or a guidance scale by
+            evaluation for another number of them.
         FloatingPointError: the result is not finite; the message names the step at which the network first gave such output.
 
     Warns:
         UserWarning: the tableau's file was changed after it was made; or it magnifies rounding more than ten thousand times (see
             `dode.amplification`). Once for each tableau.
     """
-    cond = checked_condition(cond)
+    tableau, cond = TableauSet.of(tableau).pick(nfe), checked_condition(cond)
     x = start(denoiser, tableau, noise, image=image, dtype=dtype, strict=strict)
     keep = keeping(tableau, noise, x, image=image, known=known, mask=mask)
     warn_of_rounding(tableau, denoiser.output, x.dtype)
@@ -151,9 +155,10 @@ def _trajectory(
 
 def iterate(
     denoiser: Denoiser,
-    tableau: Tableau,
+    tableau: Tableau | TableauSet,
     noise: Tensor,
     *,
+    nfe: int | None = None,
     image: Tensor | None = None,
     known: Tensor | None = None,
     mask: Tensor | None = None,
@@ -170,7 +175,7 @@ def iterate(
             step.x.clamp_(-4, 4)
         samples = step.x
     """
-    cond = checked_condition(cond)
+    tableau, cond = TableauSet.of(tableau).pick(nfe), checked_condition(cond)
     x = start(denoiser, tableau, noise, image=image, dtype=dtype, strict=strict)
     keep = keeping(tableau, noise, x, image=image, known=known, mask=mask)
     x = x if keep is None else keep(x, 0)

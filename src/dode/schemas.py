@@ -95,6 +95,14 @@ class TableauFile(_File):
     meta: dict[str, Any]
 
 
+class TableauSetFile(_File):
+    """Several tableaux; see `TableauSet.save`."""
+
+    format: Literal["dode.tableau-set"]
+    version: Annotated[int, Field(ge=1, le=1)]
+    tableaux: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=1000)]
+
+
 Square = Annotated[float, Field(ge=0)]  # a mean of squares
 Figure = Annotated[list[float | None], Field(min_length=3, max_length=3)]
 Errors = Annotated[list[Square | None], Field(fail_fast=True, min_length=1)]
@@ -150,13 +158,17 @@ class DistillationFile(_Open):
     """What a distilled tableau keeps under "distillation" in its meta, as far as it is shown. Older files lack what has a default."""
 
     model: Name
+    prediction: Name | None = None
+    learn: Literal["coefficients", "times"] = "coefficients"
     effort: Name
     teacher: Name
     samples: Whole
     validation: Whole
     seed: int
+    base: Name = ""
+    base_grid: Name = ""
     base_times: Numbers
-    directions: Annotated[list[Name], Field(min_length=1, max_length=100)]
+    directions: Annotated[list[Name], Field(min_length=0, max_length=100)]
     coefficients: Annotated[list[Numbers], Field(fail_fast=True)]
     standard_errors: Annotated[list[list[float | None]], Field(fail_fast=True)]
     kept: Annotated[list[Whole], Field(fail_fast=True)]

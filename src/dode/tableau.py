@@ -245,6 +245,32 @@ class Tableau:
             raise ValueError(f"the coefficients are too large for a network that predicts {named}: up to {np.max(size):.1e}")
         return Coefficients(np.where(np.abs(states) > _ROUNDING * size, states, 0.0), outputs)
 
+    def to_numpy(self, prediction: Prediction = "sample") -> dict[str, Array]:
+        """All of its numbers as float64 arrays of the caller's own, e.g. for `np.savez(path, **tableau.to_numpy())`.
+
+            x_0 = noise_scale * noise,   x_{k+1} = sum_{j<=k} a[k,j] x_j + b[k,j] N_j
+
+        Args:
+            prediction: what the outputs N are, by its name; "sample" for D. See `for_prediction`.
+
+        Returns:
+            times, alphas, sigmas: (K+1,); a, b: (K, K); noise_scale: (); where the first output is no evaluation, `first`: D_0, zero,
+            shape (), or the stored mean, (*shape).
+
+        Raises:
+            ValueError: as `for_prediction`; or the first output is a mean that is made when sampling, which is no number here.
+        """
+        if self.first == "mean" and self.mean is None:
+            raise ValueError(
+                "its first output is the network's mean for each condition, made when sampling: distil with firsts=['network']"
+            )
+        rows = self.for_prediction(prediction)
+        found = {name: getattr(self, name).copy() for name in ("times", "alphas", "sigmas")}
+        found |= {"a": rows.a.copy(), "b": rows.b.copy(), "noise_scale": np.array(self.noise_scale)}
+        if self.first != "network":
+            found["first"] = np.array(0.0 if self.mean is None else self.mean)
+        return found
+
     def conversion(self, j: int, prediction: Prediction) -> tuple[float, float]:
         """u and w with D_j = u x_j + w N_j."""
         if j == 0 and self.first != "network":
@@ -369,7 +395,8 @@ class Tableau:
             raise FileNotFoundError(f"{path} does not exist, or is no file: name a file from `save` or `dode distill`")
         data = read_json(path, LARGE)
         if data.get("format") != FORMAT:
-            raise ValueError(f'{path} is not a tableau: it has no "format": "{FORMAT}"')
+            several = "; TableauSet.load reads files of several" if isinstance(data.get("tableaux"), list) else ""
+            raise ValueError(f'{path} is not a tableau: it has no "format": "{FORMAT}"{several}')
         version = data.get("version")
         if version != VERSION or type(version) is not int:
             raise ValueError(f"{path} has format version {brief(version)}, this dode reads version {VERSION}")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dode.citations import bibtex, of_tableaux
 from dode.distillation.result import Distilled
+from dode.tableaux import TableauSet
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,6 +46,15 @@ class DistilledSet:
     def nfe(self) -> tuple[int, ...]:
         """The numbers of evaluations."""
         return tuple(result.tableau.nfe for result in self.results)
+
+    @property
+    def tableaux(self) -> TableauSet:
+        """The tableaux alone, which one file holds."""
+        return TableauSet(tuple(result.tableau for result in self.results))
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write all tableaux, statistics included, into one JSON file; `TableauSet.load` reads it. Errors as `Tableau.save`."""
+        self.tableaux.save(path, overwrite=overwrite)
 
     @property
     def diverged(self) -> bool:

@@ -79,6 +79,7 @@ class Family:
         steps: (nfe, ends clean, **options) to the number of steps of the path; nfe itself by default.
         nfe: (steps, ends clean, **options) to the natural number of evaluations on that many steps; steps by default.
         group: (**options) to the number of path steps that one step of the method takes (its stages on the path).
+        between: (**options) to whether the network is asked between the points of the path.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Family:
     steps: Callable[..., int] = lambda nfe, clean, **options: nfe
     nfe: Callable[..., int] = lambda steps, clean, **options: steps
     group: Callable[..., int] = lambda **options: 1
+    between: Callable[..., bool] = lambda **options: False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -117,6 +119,11 @@ class Solver:
     def settings(self) -> dict[str, Any]:
         """All options, defaults included."""
         return {**self.family.options, **self.options}
+
+    @property
+    def between(self) -> bool:
+        """Whether the network is asked at times of the solver's own, between those of the grid."""
+        return self.family.between(**self.settings)
 
     def __str__(self) -> str:
         changed = ", ".join(f"{name}={value!r}" for name, value in self.options.items())

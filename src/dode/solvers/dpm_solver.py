@@ -189,12 +189,17 @@ def _group(order: int, method: str, **_: object) -> int:
     return order if method == "singlestep" else 1
 
 
+def _between(method: str, stages: str, **_: object) -> bool:
+    return method == "singlestep" and stages == "log-snr"
+
+
 DPM_SOLVER = Family(
     "dpm-solver",
     dpm_solver_rows,
     "DPM-Solver: exponential integrator in epsilon, single-step or multistep",
     ("lu2022dpmsolver",),
     group=_group,
+    between=_between,
 )
 DPM_SOLVER_PP = Family(
     "dpm-solver++",
@@ -202,4 +207,5 @@ DPM_SOLVER_PP = Family(
     "DPM-Solver++: exponential integrator in D, multistep 2M/3M or single-step",
     ("lu2022dpmsolverpp",),
     group=_group,
+    between=_between,
 )

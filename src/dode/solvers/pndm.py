@@ -133,4 +133,5 @@ PNDM = Family(
     ("liu2022pndm",),
     steps=_pndm_steps,
     nfe=_pndm_nfe,
+    between=lambda warm_up, **options: warm_up == "runge-kutta",
 )

@@ -1,0 +1,7 @@
+"""A saved tableau in the forms that other programs take: lists of times or sigmas, a Python file, ComfyUI's nodes, ONNX."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={"lists": ["times", "sigmas"], "comfyui": ["to_comfyui"]}
+)
