@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from policy import SCHEDULE, Network, denoiser_of
-from reaching import HORIZON, JOINTS, Array, Stream, decision_observations, decisions, policy_returns
 from torch import Tensor
 
 import dode
@@ -17,6 +15,8 @@ from dode.distillation.effort import effort_of
 from dode.distillation.search import ALL_GRIDS, every_solver
 from dode.grids import Grid
 from dode.noise import HELD_OUT, REPORT, VALIDATION, standard_noise
+from examples.control.policy import SCHEDULE, Network, denoiser_of
+from examples.control.reaching import HORIZON, JOINTS, Array, Stream, decision_observations, decisions, policy_returns
 
 MANY = 100
 USUAL, BEST, DISTILLED = "DDIM, even grid", "best undistilled", "distilled"
