@@ -19,7 +19,6 @@ from rich.console import Console
 
 from dode.charts import require_altair
 from dode.files import check_writable, write_atomically
-
 from examples.control.measuring import DISTILLED, MANY, Trials, ways
 from examples.control.policy import Network, load, save, train
 from examples.control.reaching import HORIZON, Stream, demonstrations, expert_returns
@@ -51,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         run(args)
     except (ValueError, OSError, ImportError) as error:
-        parser.error(str(error))
+        parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 def run(args: argparse.Namespace) -> None:
