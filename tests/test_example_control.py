@@ -6,6 +6,7 @@ import csv
 import math
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,18 +45,20 @@ def example(*arguments: str) -> None:
     program.main([*TINY, *arguments])
 
 
-@pytest.fixture(autouse=True)
-def few_observations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "_OBSERVATIONS", 64)
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Few observations and few timed decisions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "_OBSERVATIONS", 64)
+        patch.setattr(measuring, "_TIMED", 3)
+        yield
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the results of a tiny run."""
     folder = tmp_path_factory.mktemp("control")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measuring, "_OBSERVATIONS", 64)
-        example("--out", str(folder))
+    example("--out", str(folder))
     return folder
 
 
