@@ -62,6 +62,7 @@ def rounding_note(tableau: Tableau, prediction: str, dtype: torch.dtype) -> str 
     )
 
 
+@torch.compiler.assume_constant_result
 def warn_of_rounding(tableau: Tableau, prediction: str, dtype: torch.dtype) -> None:
     """Warn of such a tableau, once for each that is made or read."""
     note = rounding_note(tableau, prediction, dtype)
