@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dode.amplification import warn_of_rounding
+from dode.compiling import at_compilation
 from dode.conditions import Condition, checked_condition
 from dode.denoisers import Denoiser, Evaluate
 from dode.finite import check_finite, check_values, holds
@@ -245,8 +246,7 @@ def start(
     return image * float(tableau.alphas[0]) + x * float(tableau.sigmas[0])
 
 
-# What follows from tableau and schedule alone is done when a run is compiled, once, and is no part of its graph.
-@torch.compiler.assume_constant_result
+@at_compilation
 def _check_tableau(tableau: Tableau, schedule: NoiseSchedule, strict: bool) -> None:
     if strict:
         tableau.check_schedule(schedule, "strict=False, or --no-strict,")
@@ -337,7 +337,7 @@ class ProgramRow(NamedTuple):
     released: tuple[int, ...]
 
 
-@torch.compiler.assume_constant_result
+@at_compilation
 def tableau_program(tableau: Tableau, prediction: str) -> list[ProgramRow]:
     """The program of a tableau over the network's outputs; made once, however often it is run."""
     if prediction not in tableau.memo:
