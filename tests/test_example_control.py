@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import math
 import shutil
 import sys
@@ -13,18 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("altair")
-pytest.importorskip("vl_convert")
-pytest.importorskip("gymnasium")
-pytest.importorskip("mujoco")
-FOLDER = Path(__file__).parents[1] / "examples" / "control"
-sys.path.insert(0, str(FOLDER))
+import dode
 
-import measuring  # noqa: E402
-import policy  # noqa: E402
-import reaching  # noqa: E402
+for library in ("altair", "vl_convert", "gymnasium", "mujoco"):
+    pytest.importorskip(library)
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import dode  # noqa: E402
+from examples.control import __main__ as program  # noqa: E402
+from examples.control import measuring, policy, reaching  # noqa: E402
 
 TINY = [
     "--calls",
@@ -46,10 +41,7 @@ TINY = [
 
 def example(*arguments: str) -> None:
     """Run it as the command line does."""
-    spec = importlib.util.spec_from_file_location("control_example", FOLDER / "__main__.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main([*TINY, *arguments])
+    program.main([*TINY, *arguments])
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +110,7 @@ def test_the_same_seed_trains_the_same_network() -> None:
         (("--steps", "0"), "a whole number of at least 1 is needed, got '0'"),
         (("--executed", "17"), "--executed must be at most 16, got 17"),
         (("--calls", "two"), "got 'two'"),
+        (("--calls", "2,100"), "--calls must be at most 99, got 100"),
     ],
 )
 def test_bad_input_is_one_line(out: Path, arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
