@@ -54,7 +54,6 @@ def ruled(denoiser: Denoiser, name: str, nfe: int, grid: str = "uniform") -> Rul
     ("kind", "name"),
     [
         ("linear", "ddim"),
-        ("linear", "ipndm"),
         ("exponential", "dpm-solver++"),
         ("edm", "edm"),
         ("flow", "unipc"),

@@ -41,10 +41,11 @@ class Times(Method):
 
     def improve(self, base: Tableau) -> Outcome:
         """From the base's own times."""
-        attempt = Attempt(self._unfitted(base), "", [self._judge(BASE, base)])
+        bases = self._judge(BASE, base)
+        attempt = Attempt(self._unfitted(base), "", [replace(bases, name="undistilled")])
         if not self._wait([attempt]):
             attempt = self._pursued(attempt, times=True)
-        return self._settled(attempt.outcome, attempt.candidates)
+        return self._settled(attempt.outcome, [bases, *attempt.candidates])
 
     def search(self, base: Tableau | None, solvers: Sequence[Solver], nfe: int, grids: Sequence[Grid]) -> Outcome:
         """From the best of the grids.
