@@ -106,7 +106,9 @@ def test_the_last_row_is_solved_exactly_for_all_samples(weight: float) -> None:
     noise = double_noise(12)
     targets = [standard_noise(0, 12, (4,), stream=k + 1, dtype=torch.float64) for k in range(4)]
     batch = Batch(noise, {}, targets)
-    problem = linearisation.Problem(denoiser, tableau, tuple(linearisation.unknowns(tableau, 2, True)), batch, weight)
+    problem = linearisation.Problem(
+        denoiser, Student.of(tableau, denoiser.output), tuple(linearisation.unknowns(tableau, 2, True)), batch, weight
+    )
     student = Student.of(tableau, "v")
     settled, error = problem.settled(student)
     assert error == pytest.approx(problem.error(settled), rel=ROUNDING)
@@ -140,7 +142,9 @@ def problem(request: pytest.FixtureRequest) -> linearisation.Problem:
     elif case.startswith("first"):
         tableau = dataclasses.replace(tableau, first=case.removeprefix("first-"))
     batch = teacher_batch(denoiser, 5, **cond)
-    return linearisation.Problem(denoiser, tableau, tuple(linearisation.unknowns(tableau, 3, True)), batch, 0.0)
+    return linearisation.Problem(
+        denoiser, Student.of(tableau, denoiser.output), tuple(linearisation.unknowns(tableau, 3, True)), batch, 0.0
+    )
 
 
 def test_unknowns_are_all_states_the_newest_outputs_and_the_inner_times() -> None:
@@ -249,7 +253,7 @@ def test_inner_states_enter_the_error_and_the_normal_equations_with_their_weight
     noise = double_noise(5)
     targets = [torch.full_like(noise, value) for value in (0.2, -0.1, 0.4)]
     unknowns = tuple(linearisation.unknowns(tableau, 3, False))
-    problem = linearisation.Problem(denoiser, tableau, unknowns, Batch(noise, {}, targets), weight)
+    problem = linearisation.Problem(denoiser, Student.of(tableau, denoiser.output), unknowns, Batch(noise, {}, targets), weight)
     student = Student.of(tableau, "epsilon")
     states = dode.sample(denoiser, tableau, noise, return_trajectory=True).states[1:]
     weights = torch.tensor([weight, weight, 1.0], dtype=torch.float64)
@@ -268,7 +272,9 @@ def test_chunks_of_any_size_give_the_same_normal_equations(monkeypatch: pytest.M
     tableau = ddim(4)
     unknowns = tuple(linearisation.unknowns(tableau, 5, False))
     for denoiser, tolerance in ((linear, ROUNDING), (curved, 2 * FORWARD_DIFFERENCE["output"])):
-        problem = linearisation.Problem(denoiser, tableau, unknowns, teacher_batch(curved, 11), 0.0)
+        problem = linearisation.Problem(
+            denoiser, Student.of(tableau, denoiser.output), unknowns, teacher_batch(curved, 11), 0.0
+        )
         student = Student.of(tableau, "epsilon")
         model = problem.linearised(student, ALL, 0)
         whole, gradient = model.normal, model.gradient
@@ -293,8 +299,8 @@ def test_jacobians_of_a_part_of_the_samples_go_through_all_of_them() -> None:
 
     tableau, batch = ddim(1), teacher_batch(mixture_denoiser(SCHEDULE), 21)
     unknowns = tuple(linearisation.unknowns(tableau, 4, False))
-    problem = linearisation.Problem(dode.Denoiser(watched, SCHEDULE, shape=(4,)), tableau, unknowns, batch, 0.0)
     student = Student.of(tableau, "epsilon")
+    problem = linearisation.Problem(dode.Denoiser(watched, SCHEDULE, shape=(4,)), student, unknowns, batch, 0.0)
     taken = []
     for turn in range(15):
         seen.clear()
@@ -322,7 +328,9 @@ def test_no_call_of_a_jacobian_has_more_samples_than_a_call_of_a_plain_run(
 
     denoiser, tableau = dode.Denoiser(watched, SCHEDULE, shape=(4,), batch_size=batch_size), ddim(4)
     unknowns = tuple(linearisation.unknowns(tableau, 2, True))
-    problem = linearisation.Problem(denoiser, tableau, unknowns, teacher_batch(mixture_denoiser(SCHEDULE), 20), 0.0)
+    problem = linearisation.Problem(
+        denoiser, Student.of(tableau, denoiser.output), unknowns, teacher_batch(mixture_denoiser(SCHEDULE), 20), 0.0
+    )
     of_one = (len(unknowns) + 4 * 4) * 4 * 8
     monkeypatch.setattr(linearisation, "_CHUNK_BYTES", columns * of_one + 1)
     # Whole calls, where the columns of more than one call of samples fit.
@@ -340,7 +348,7 @@ def test_what_differences_err_by_their_step_cancels_in_the_sums() -> None:
     noise = double_noise(1).expand(6, 4)
     one = teacher_batch(denoiser, 6)
     batch = Batch(noise, {}, [one.end])
-    problem = linearisation.Problem(denoiser, tableau, unknowns, batch, 0.0)
+    problem = linearisation.Problem(denoiser, Student.of(tableau, denoiser.output), unknowns, batch, 0.0)
     student = Student.of(tableau, "epsilon")
 
     def columns(scale: float) -> Tensor:
@@ -379,7 +387,7 @@ def test_a_small_nonlinear_problem_has_the_minimum_that_scipy_finds(rows: int, m
         monkeypatch.setattr(end_to_end, "_CONVERGED", 1e-6)
     denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(rows)
     fit = teacher_batch(denoiser, 12, seed=1)
-    problem = linearisation.Problem(denoiser, tableau, (), fit, 0.0)
+    problem = linearisation.Problem(denoiser, Student.of(tableau, denoiser.output), (), fit, 0.0)
     start = Student.of(tableau, "epsilon")
     lower = np.tril_indices(rows)
 
@@ -482,7 +490,7 @@ def test_no_more_is_spent_than_the_budget_and_no_more_is_left_than_a_step(times:
     denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(4)
     fit, validation = teacher_batch(denoiser, 16), teacher_batch(denoiser, 8, VALIDATION)
     unknowns = tuple(linearisation.unknowns(tableau, 4, times))
-    problem = linearisation.Problem(denoiser, tableau, unknowns, fit, 0.0)
+    problem = linearisation.Problem(denoiser, Student.of(tableau, denoiser.output), unknowns, fit, 0.0)
     step = problem.jacobian_cost(ALL) + tableau.nfe * (16 + 8)
     iterations = []
     for budget in (1000, 2000, 3000, 4000):
@@ -517,7 +525,9 @@ def test_the_jacobian_of_a_small_budget_is_taken_from_fewer_samples() -> None:
     """So that it lasts for more than a step or two."""
     denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(3)
     fit = teacher_batch(denoiser, 90)
-    problem = linearisation.Problem(denoiser, tableau, tuple(linearisation.unknowns(tableau, 4, False)), fit, 0.0)
+    problem = linearisation.Problem(
+        denoiser, Student.of(tableau, denoiser.output), tuple(linearisation.unknowns(tableau, 4, False)), fit, 0.0
+    )
     step = tableau.nfe * (90 + 20)
     budgets = (0, 4000, 5000, 10**6, math.inf)
     taken = [problem.affordable(budget, step) for budget in budgets]
@@ -668,7 +678,7 @@ def test_a_time_at_the_lowest_has_its_derivative_from_above() -> None:
     denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(4, grid="karras")
     lowest = linearisation.Unknown("time", 3)
     assert tableau.times[3] == SCHEDULE.t_min
-    problem = linearisation.Problem(denoiser, tableau, (lowest,), teacher_batch(denoiser, 5), 0.0)
+    problem = linearisation.Problem(denoiser, Student.of(tableau, denoiser.output), (lowest,), teacher_batch(denoiser, 5), 0.0)
     student = Student.of(tableau, "epsilon")
     ((_, run),) = problem.runs(student, 0, 5)
     states = run.forward()
@@ -757,7 +767,7 @@ def test_converged_means_converged(seed: int, monkeypatch: pytest.MonkeyPatch) -
 def test_every_sample_has_its_turn_in_the_jacobian(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser, tableau = mixture_denoiser(SCHEDULE), ddim(2)
     unknowns = tuple(linearisation.unknowns(tableau, 4, False))
-    problem = linearisation.Problem(denoiser, tableau, unknowns, teacher_batch(denoiser, n), 0.0)
+    problem = linearisation.Problem(denoiser, Student.of(tableau, denoiser.output), unknowns, teacher_batch(denoiser, n), 0.0)
     seen: set[int] = set()
     runs = problem.runs
 

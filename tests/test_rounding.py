@@ -122,7 +122,9 @@ def test_a_result_says_how_much_of_its_teachers_error_is_rounding(kind: torch.dt
 def problem(kind: torch.dtype | None, rows: int = 4) -> tuple[Problem, Student]:
     network, tableau = denoiser(kind), dode.solver("ddim").tableau(SCHEDULE, rows)
     noise = standard_noise(0, 20, (WIDE,))
-    made = Problem(network, tableau, tuple(unknowns(tableau, 3, True)), Batch(noise, {}, [noise]), 0.0)
+    made = Problem(
+        network, Student.of(tableau, network.output), tuple(unknowns(tableau, 3, True)), Batch(noise, {}, [noise]), 0.0
+    )
     return made, Student.of(tableau, network.output)
 
 
@@ -144,7 +146,9 @@ def test_a_single_row_whose_output_is_shared_has_nothing_to_ask(first: str) -> N
     network = mixture_denoiser(SCHEDULE)
     tableau = dataclasses.replace(dode.solver("ddim").tableau(SCHEDULE, 1), first=first)
     noise = standard_noise(0, 6, (4,))
-    made = Problem(network, tableau, tuple(unknowns(tableau, 3, False)), Batch(noise, {}, [noise]), 0.0)
+    made = Problem(
+        network, Student.of(tableau, network.output), tuple(unknowns(tableau, 3, False)), Batch(noise, {}, [noise]), 0.0
+    )
     assert differences_for(made, Student.of(tableau, network.output)) == Differences()
 
 

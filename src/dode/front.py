@@ -57,6 +57,9 @@ def distill(
             of a teacher that is fine enough for the largest.
         effort: "fast" (the paper's cost: the best grid and first output, closed form with several directions, chosen on validation
             noise), "balanced" (and the end-to-end fit of all coefficients), "thorough" (and of the times, from several starts).
+        learn: "coefficients" of the solver's rows; or "times": the solver keeps its own rule, and only where it stops is found, end to
+            end, from the best grids of all families. For programs that bring the solver and take a list of times or sigmas (`dode export
+            --to sigmas`); the base then is the best of these grids, where none is named, and the result is never worse than that.
         directions: of the closed form: "multistep", "paper", or rows of coefficients; see `dode.distillation.directions`.
         shrink: choose on validation noise among the base, the fit and weaker forms of it, so that the result is never worse than
             the base; False gives out the fit.
@@ -158,7 +161,8 @@ def compare(
         efforts: how each solver is distilled, beside its base: "fast", "balanced", "thorough", or "paper" for the paper's method; none for
             bases alone. One tableau is distilled for each solver, number and effort, on noise that nothing here is measured on.
         samples: noises that all are measured on, >= 2.
-        tableaux: saved tableaux, files or `Tableau` objects, or these by name.
+        tableaux: saved tableaux: files and folders, `Tableau` and `TableauSet` objects, or these by name. Of a set those of `nfe` are
+            compared, all where there are none.
         grids: bases are run on these grids too.
         extractor: of features, for image metrics: as `dode.metrics.extractor_of`. Without one images are compared pixel by pixel alone.
         images: what images are compared with, as `dode.metrics.statistics_of`; the reference's own samples if None.

@@ -159,13 +159,16 @@ class DistillationFile(_Open):
 
     model: Name
     prediction: Name | None = None
+    learn: Literal["coefficients", "times"] = "coefficients"
     effort: Name
     teacher: Name
     samples: Whole
     validation: Whole
     seed: int
+    base: Name = ""
+    base_grid: Name = ""
     base_times: Numbers
-    directions: Annotated[list[Name], Field(min_length=1, max_length=100)]
+    directions: Annotated[list[Name], Field(min_length=0, max_length=100)]
     coefficients: Annotated[list[Numbers], Field(fail_fast=True)]
     standard_errors: Annotated[list[list[float | None]], Field(fail_fast=True)]
     kept: Annotated[list[Whole], Field(fail_fast=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dode.names import unknown_name
@@ -42,6 +42,19 @@ class Effort:
     def evaluations(self, nfe: int) -> int:
         """The budget at a number of evaluations of the student."""
         return round(self.budget * 100 * nfe * 11)
+
+    @property
+    def for_times(self) -> Effort:
+        """What is done where times alone are learned: no first output that a list of times cannot say, two starts at the least, and a
+        teacher for an error that is a larger share of the best undistilled one."""
+        return replace(
+            self,
+            firsts=("network",),
+            starts=max(self.starts, 2),
+            refine=max(self.refine, 20),
+            times=True,
+            expected=max(self.expected, 0.2),
+        )
 
 
 EFFORTS = {

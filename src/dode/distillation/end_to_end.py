@@ -20,6 +20,7 @@ from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
 from dode.distillation.linearisation import Differences, Problem, changed, unknowns
 from dode.distillation.rounding import differences_for, most_evaluations
+from dode.distillation.ruled import Ruled, inner_stops
 from dode.distillation.student import Student
 from dode.tableau import Tableau
 
@@ -88,6 +89,7 @@ def refine(
     budget: float = math.inf,
     times: bool = False,
     outputs: int = 4,
+    stops: Ruled | None = None,
     iterations: int = 30,
     jacobian_samples: int | None = None,
     inner_weight: float = 0.0,
@@ -106,6 +108,7 @@ def refine(
         budget: network evaluations of one sample that may be spent.
         times: fit the times of the inner evaluations too.
         outputs: newest outputs whose coefficients a row may change; the last row may change all.
+        stops: a solver that keeps its own rule, of which only the stops are fitted: in place of the tableau, which it is.
         iterations: accepted steps at the most.
         jacobian_samples: of the fitting samples, how many the Jacobian is taken from (the error is always that of all); by default
             so many that the budget lasts for several steps.
@@ -122,11 +125,12 @@ def refine(
     if times and inner_weight:
         raise ValueError("inner states have no fixed targets while their times are fitted: take inner_weight=0 or times=False")
     begun = denoiser.evaluations
-    problem = Problem(denoiser, tableau, tuple(unknowns(tableau, outputs, times)), fit, inner_weight)
+    fitted = tuple(unknowns(tableau, outputs, times)) if stops is None else tuple(inner_stops(stops))
+    problem = Problem(denoiser, stops or Student.of(tableau, denoiser.output), fitted, fit, inner_weight)
     problem.check()
-    judge = Problem(denoiser, tableau, problem.unknowns, validation, 0.0)
+    judge = Problem(denoiser, problem.student, fitted, validation, 0.0)
     kept = None if checkpoint is None else checkpoint.read()
-    progress = _Progress.begin(problem, judge, tableau) if kept is None else _Progress.resumed(kept, problem, tableau)
+    progress = _Progress.begin(problem, judge) if kept is None else _Progress.resumed(kept, problem)
     # The budget and all that hangs on it go on from what was spent then, whatever was asked again since to get here.
     saved = 0 if kept is None else progress.spent - (denoiser.evaluations - begun)
     begun -= saved
@@ -136,7 +140,11 @@ def refine(
         if differences is None and denoiser.evaluations - begun + most_evaluations(tableau) + step <= budget:
             differences = differences_for(problem, progress.student)
         problem.differences = progress.differences = differences or Differences()
-        progress.samples = jacobian_samples or problem.affordable(budget, trial_cost + judge_cost)
+        affordable = problem.affordable(budget, trial_cost + judge_cost)
+        if stops is not None:
+            # A few unknowns bend strongly: a Jacobian that costs no more than a trial is not worth saving at.
+            affordable = max(affordable, min((trial_cost + judge_cost) // problem.jacobian_cost(1), len(fit)))
+        progress.samples = jacobian_samples or affordable
     problem.differences = progress.differences
     stopped = progress.stopped
     while not stopped:
@@ -266,18 +274,17 @@ class _Progress:
     promised: float = 1.0
 
     @classmethod
-    def begin(cls, problem: Problem, judge: Problem, tableau: Tableau) -> _Progress:
-        """From the tableau."""
-        student = Student.of(tableau, problem.denoiser.output)
+    def begin(cls, problem: Problem, judge: Problem) -> _Progress:
+        """From the problem's student."""
+        student = problem.student
         error, validation = problem.error(student), judge.error(student)
         score = _score(problem, error, validation, fitted=False)
         return cls(student, student, error, validation, error, validation, score, validation, score)
 
     @classmethod
-    def resumed(cls, kept: Mapping[str, Any], problem: Problem, tableau: Tableau) -> _Progress:
+    def resumed(cls, kept: Mapping[str, Any], problem: Problem) -> _Progress:
         """From where a checkpoint left off."""
-        start = Student.of(tableau, problem.denoiser.output)
-        students = {name: start.with_numbers(kept[name]) for name in ("student", "best")}
+        students = {name: problem.student.with_numbers(kept[name]) for name in ("student", "best")}
         return cls(**{**kept, **students, "differences": Differences(**kept["differences"])})
 
     def error_gain(self, before: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
@@ -15,8 +16,9 @@ from dode.distillation.gram import RIDGES
 from dode.distillation.ledger import Ledger
 from dode.distillation.method import Method, Outcome
 from dode.distillation.plan import Plan
-from dode.distillation.search import ALL_GRIDS, FEW_GRIDS, NAMED_GRIDS, every_solver
+from dode.distillation.search import ALL_GRIDS, FEW_GRIDS, NAMED_GRIDS, SPACINGS, every_solver
 from dode.distillation.teaching import Teaching, choose_teacher, finer, too_coarse
+from dode.distillation.times import Times
 from dode.first_output import mean_output
 from dode.grids import Grid, GridFamily
 
@@ -130,7 +132,7 @@ def _method(
         assert tutor is not None
         return _batch(plan, tutor, ledger, *noises.of(CHOICE, first, last))
 
-    return Method(
+    return (partial(Times, solver=plan.solver) if plan.learn == "times" else Method)(
         denoiser=plan.denoiser,
         directions=plan.directions,
         shrink=plan.shrink,
@@ -152,6 +154,8 @@ def _improved(plan: Plan, method: Method) -> Outcome:
     if plan.automatic:
         return method.search(None, every_solver(), plan.nfe, _beginning(NAMED_GRIDS, plan.start))
     if plan.search:
+        if plan.learn == "times":
+            return method.search(None, [plan.solver], plan.nfe, _beginning((*ALL_GRIDS, *SPACINGS), plan.start))
         grids = FEW_GRIDS if plan.spending.budget <= _SMALL else ALL_GRIDS
         return method.search(plan.base, [plan.solver], plan.nfe, _beginning(grids, plan.start))
     return method.improve(plan.base)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -75,7 +74,7 @@ class Problem:
 
     Attributes:
         denoiser: the network.
-        tableau: what says how a run begins.
+        student: where the fit starts.
         unknowns: what is fitted.
         batch: noise, condition and targets.
         inner_weight: of each inner state's square distance, beside the end point's.
@@ -83,7 +82,7 @@ class Problem:
     """
 
     denoiser: Denoiser
-    tableau: Tableau
+    student: Student
     unknowns: tuple[Unknown, ...]
     batch: Batch
     inner_weight: float
@@ -95,6 +94,11 @@ class Problem:
         # Samples of a part: of a plain run, and of the perturbed runs of a Jacobian together.
         self.at_once = min(samples_at_once(bytes_of(noise[:1]), self.denoiser.batch_size), len(noise))
         self.first = self._shared_output()
+
+    @property
+    def tableau(self) -> Tableau:
+        """What says how a run begins."""
+        return self.student.base
 
     def _shared_output(self) -> Tensor | None:
         """The first outputs that are no evaluation, on the host; made once, since a mean takes evaluations."""
@@ -144,6 +148,8 @@ class Problem:
         """The student with its last row solved exactly for all samples, and its error: the last row needs no evaluation."""
         last = len(student.p) - 1
         free = [u for u in self.unknowns if u.row == last and u.kind != "time"]
+        if not free:
+            return student, self.error(student)
         total, inner = np.zeros((len(free) + 1, len(free) + 1)), 0.0
         for rows, run in self.runs(student, 0, len(self.batch), self.at_once):
             states = run.forward()
@@ -324,20 +330,30 @@ class _Run:
     def _moved(self, k: int, states: Sequence[Tensor], differences: Differences, *, all_rows: bool) -> list[Tensor]:
         """The derivatives of x_k .. x_R, or of x_R alone, in log(sigma / alpha) of the time of x_k."""
         old = self.student.points[k]
-        sides = [moved_point(self.denoiser, old, sign * differences.time, at_least=True) for sign in (-1, 1)]
-        # At the lowest time there is only one way to go.
-        sides = [point if point.t != old.t else other for point, other in zip(sides, reversed(sides), strict=True)]
-        found = [torch.empty_like(state) for state in (states[k:] if all_rows else states[-1:])]
-        for first, point in enumerate(sides[: len(self.x)]):
+        found = [torch.zeros_like(state) for state in (states[k:] if all_rows else states[-1:])]
+        for first, (point, student) in enumerate(self._sides(k, differences.time)[: len(self.x)]):
             own = slice(first, None, 2)
             part = self._part(own)
-            student = self.student.moved(k, point)
             x = self._row(student, k - 1, states[k - 1][own], part.outputs)
             later = [state[0] for state in part._later(student, k, x[None], all_rows=all_rows)]
             step = math.log(point.rho / old.rho)
             for whole, state, before in zip(found, [x, *later] if all_rows else later, states[-len(found) :], strict=True):
                 whole[own] = (state - before[own]) / step
         return found
+
+    def _sides(self, k: int, step: float) -> list[tuple[Point, Student]]:
+        """The student with state k a little before and a little after; one of them twice where there is only one way to go, at the lowest
+        time or between neighbours that leave no other whole time, and none where there is no way."""
+        old, (low, high) = self.student.points[k], _room(self.student, k)
+        found: list[tuple[Point, Student] | None] = []
+        for change in (max(-step, low), min(step, high)):
+            point = moved_point(self.denoiser, old, change, at_least=True)
+            try:
+                found.append(None if point.t == old.t else (point, self.student.moved(k, point)))
+            except ValueError:  # a solver that cannot walk there
+                found.append(None)
+        one, other = found
+        return [side for side in (one or other, other or one) if side is not None]
 
     def _part(self, rows: slice) -> _Run:
         """The run of some samples, as far as it came."""
@@ -423,7 +439,7 @@ def unknowns(tableau: Tableau, outputs: int, times: bool) -> Iterator[Unknown]:
 
 def _room(student: Student, k: int) -> tuple[float, float]:
     """How far log(sigma / alpha) of state k may change: less than half of the way to its neighbours, and no long way."""
-    before, here, after = (-student.points[i].lam for i in (k - 1, k, k + 1))
+    before, here, after = (-point.lam for point in student.neighbours(k))
     return -min(_LONGEST_TIME_STEP, _SHARE * (here - after)), min(_LONGEST_TIME_STEP, _SHARE * (before - here))
 
 
@@ -433,11 +449,12 @@ def changed(student: Student, unknowns: Sequence[Unknown], change: Array, denois
     student = student.changed(p, q)
     for u, value in zip(unknowns, change, strict=True):
         if u.kind == "time" and value:
-            student = student.moved(u.row, moved_point(denoiser, student.points[u.row], value))
-    times = [point.t for point in student.points]
+            try:
+                student = student.moved(u.row, moved_point(denoiser, student.points[u.row], value))
+            except ValueError:  # a solver that cannot walk there
+                return None
     # Two states at one time (Heun's) stay allowed where the start has them and times are not fitted.
-    ordered = all(a > b for a, b in pairwise(times)) if any(u.kind == "time" for u in unknowns) else True
-    return student if ordered else None
+    return student if student.in_order or all(u.kind != "time" for u in unknowns) else None
 
 
 def _as_arrays(student: Student, unknowns: Sequence[Unknown], change: Array) -> tuple[Array, Array]:

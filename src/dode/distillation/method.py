@@ -71,7 +71,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class _Attempt:
+class Attempt:
     """A start of the end-to-end fit, and how far it came.
 
     Attributes:
@@ -148,7 +148,7 @@ class Method:
         if self.validation is None:
             return closed
         options = shrunk(base, closed.directions, closed.fit) if self.shrink else [(AS_FITTED, closed.tableau)]
-        attempt = _Attempt(closed, "", [self._judge(name, tableau) for name, tableau in [(BASE, base), *options]])
+        attempt = Attempt(closed, "", [self._judge(name, tableau) for name, tableau in [(BASE, base), *options]])
         if not self._wait([attempt]):
             attempt = self._pursued(attempt, times=False)
         return self._settled(attempt.outcome, attempt.candidates)
@@ -172,7 +172,7 @@ class Method:
             options = shrunk(trial.base, closed.directions, closed.fit) if self.shrink else [(AS_FITTED, closed.tableau)]
             options.append(("undistilled", trial.base))
             made = [self._judge(f"{name}, {trial.name}", tableau) for name, tableau in options]
-            attempts.append(_Attempt(closed, trial.name, made))
+            attempts.append(Attempt(closed, trial.name, made))
         times = self.spending.times
         if len(attempts) > 1 and not self._wait(attempts):
             # A few steps show which start is worth the rest of the budget.
@@ -189,7 +189,7 @@ class Method:
         closed = replace(self._closed_form(before.start), base=before.base, trials=before.trials)
         made = [(before.chosen, before.tableau), (f"{AS_FITTED}, made again", closed.tableau)]
         bases, *options = (self._judge(name, tableau) for name, tableau in [(BASE, before.base), *made])
-        attempt = _Attempt(replace(closed, refined=before.refined), "", options)
+        attempt = Attempt(replace(closed, refined=before.refined), "", options)
         if not self._wait([attempt]):
             attempt = self._pursued(attempt, times=self.spending.times and bool(before.trials))
         return self._settled(attempt.outcome, [bases, *attempt.candidates])
@@ -252,11 +252,11 @@ class Method:
             found = of(count).all(solvers, nfe, grids, firsts)
             return of(4 * count).again(found) if several else found
 
-    def _wait(self, attempts: Sequence[_Attempt]) -> bool:
+    def _wait(self, attempts: Sequence[Attempt]) -> bool:
         """Whether the end-to-end fit is left to a finer teacher."""
         return self.too_coarse(min(attempt.best.error for attempt in attempts))
 
-    def _pursued(self, attempt: _Attempt, *, times: bool, share: float = 1.0, iterations: int | None = None) -> _Attempt:
+    def _pursued(self, attempt: Attempt, *, times: bool, share: float = 1.0, iterations: int | None = None) -> Attempt:
         """An attempt after more steps of the end-to-end fit, within a share of what is left of the budget."""
         steps = self.iterations if iterations is None else min(iterations, self.iterations)
         if not steps:
@@ -269,15 +269,29 @@ class Method:
             return attempt
         entry = None if self.cache is None else self._checkpoint(self.cache, start, (left, times, steps))
         with self.ledger.count("end-to-end"):
-            refined = refine(
-                self.denoiser, start, self.fit, self.validation, budget=left, times=times, iterations=steps, checkpoint=entry
-            )
+            refined = self._refined(start, left, times=times, iterations=steps, entry=entry)
         self.ledger.saved += refined.saved
-        label = ", ".join(filter(None, ("end to end", "with times" if times else "", attempt.name)))
-        found = self._judge(label, refined.tableau) if refined.better else attempt.refined
+        found = self._judge(self._label(times, attempt.name), refined.tableau) if refined.better else attempt.refined
         before = attempt.outcome.refined
         refined = refined if before is None else before.followed_by(refined)
         return replace(attempt, refined=found, outcome=replace(attempt.outcome, refined=refined))
+
+    def _refined(self, start: Tableau, budget: float, *, times: bool, iterations: int, entry: Entry | None) -> Refined:
+        assert self.validation is not None
+        return refine(
+            self.denoiser,
+            start,
+            self.fit,
+            self.validation,
+            budget=budget,
+            times=times,
+            iterations=iterations,
+            checkpoint=entry,
+        )
+
+    def _label(self, times: bool, name: str) -> str:
+        """What came of an attempt, for people."""
+        return ", ".join(filter(None, ("end to end", "with times" if times else "", name)))
 
     def _checkpoint(self, cache: Cache, start: Tableau, settings: tuple[float | bool, ...]) -> Entry:
         """Where an end-to-end fit keeps its state: a name for all that it depends on, the network too."""

@@ -27,6 +27,8 @@ from dode.tableau import FIRST, Tableau
 
 # The paper's numbers: fitting samples, and parts of a step of its teacher.
 _PAPERS_SAMPLES, _PAPERS_SCALE = 100, 10
+# What may be learned.
+LEARNED = ("coefficients", "times")
 # The solver whose base is asked for where all are tried, and that of a teacher of which only the scale is given.
 _ANY = _FINE = "deis"
 
@@ -60,6 +62,7 @@ class Plan:
         path: the points that it walks.
         automatic: all solvers are tried, and the base is the best undistilled tableau of these.
         search: the grid and the first output are chosen too.
+        learn: "coefficients", or "times" where the solver keeps its own rule.
         directions: of the closed form.
         shrink: choose among the base, the fit and weaker forms of it.
         effort: its name; "paper" for the paper's method as published.
@@ -83,6 +86,7 @@ class Plan:
     path: SolverPath
     automatic: bool
     search: bool
+    learn: str
     directions: DirectionsLike
     shrink: bool
     effort: str
@@ -131,6 +135,7 @@ def make_plan(
     nfe: int | None = None,
     *,
     effort: str = "balanced",
+    learn: str = "coefficients",
     directions: DirectionsLike = "multistep",
     shrink: bool = True,
     refine: int | None = None,
@@ -163,6 +168,12 @@ def make_plan(
         firsts = ("network",)
     if firsts is not None:
         spending = replace(spending, firsts=_checked_firsts(firsts))
+    if learn not in LEARNED:
+        raise unknown_name("learn", str(learn), LEARNED)
+    only_times = learn == "times"
+    if only_times:
+        _check_times_alone(solver, directions, targets, firsts)
+        spending = spending.for_times
     paper = directions == "paper"
     published = paper and not shrink and refine == 0
     automatic = solver == "auto"
@@ -174,6 +185,11 @@ def make_plan(
             'solver="auto" chooses solver and grid itself: leave out grid, times and targets, and the paper\'s directions'
         )
     chosen = make_solver(_ANY if automatic else solver) if isinstance(solver, str) else solver
+    if only_times and chosen.between:
+        raise ValueError(
+            f"{chosen} asks the network between the times that it stops at, which a list of times does not say: take a multistep solver, "
+            "such as dpm-solver++ or unipc"
+        )
     free = where is None
     if start is not None:
         if times is not None or noise is not None:
@@ -190,7 +206,7 @@ def make_plan(
     choose = shrink or iterations > 0
     choosing = 0 if not choose or targets is not None else spending.validation if validation is None else validation
     _check_counts(samples, choosing, held_out, choose=choose and targets is None)
-    along = make_directions(directions, base)
+    along = () if only_times else make_directions(directions, base)
     fitting = len(noise) if isinstance(noise, Tensor) else samples
     if fitting < len(along):
         raise ValueError(f"{len(along)} directions need at least {len(along)} fitting samples, got {fitting}")
@@ -206,6 +222,7 @@ def make_plan(
         path=path,
         automatic=automatic,
         search=automatic or (free and targets is None and choose and isinstance(directions, str) and not paper),
+        learn=learn,
         directions=directions,
         shrink=shrink,
         effort="paper" if published else effort,
@@ -222,6 +239,19 @@ def make_plan(
         cache=None if cache is None else _cache(Path(cache)),
         progress=progress,
     )
+
+
+def _check_times_alone(solver: str | Solver, directions: DirectionsLike, targets: Any, firsts: Sequence[str] | None) -> None:
+    """Raise ValueError for what has no place where a solver keeps its own rule."""
+    given = {
+        'solver="auto", which chooses the solver': solver == "auto",
+        "directions": directions != "multistep",
+        "targets": targets is not None,
+        "firsts": firsts is not None and list(firsts) != ["network"],
+    }
+    for name, there in given.items():
+        if there:
+            raise ValueError(f'learn="times" keeps the solver\'s own rule, and finds where it stops alone: leave out {name}')
 
 
 def _checked_firsts(firsts: Sequence[str]) -> tuple[str, ...]:

@@ -352,7 +352,8 @@ def _warnings(result: Distilled) -> list[str]:
             + ": that is what limits the result"
         )
     if result.refined is not None and not result.refined.iterations:
-        found.append(f"the end-to-end fit made no step ({result.refined.stopped}): this is the closed form")
+        this = "the closed form" if result.settings["learn"] == "coefficients" else "the best grid that was tried"
+        found.append(f"the end-to-end fit made no step ({result.refined.stopped}): this is {this}")
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,16 @@ class Student:
         q[k - 1, k - 1] += n
         points = (*self.points[:k], point, *self.points[k + 1 :])
         return replace(self, points=points, p=p, q=q)
+
+    def neighbours(self, k: int) -> tuple[Point, Point, Point]:
+        """Between what state k may move: where the states before, at and after it live."""
+        before, here, after = self.points[k - 1 : k + 2]
+        return before, here, after
+
+    @property
+    def in_order(self) -> bool:
+        """Whether times decrease from each state to the next."""
+        return all(a.t > b.t for a, b in pairwise(self.points))
 
     def _conversion(self, j: int) -> tuple[float, float]:
         """u and w with D_j = u x_j + w N_j."""

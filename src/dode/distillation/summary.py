@@ -67,7 +67,7 @@ def _statistics(tableau: Tableau) -> RenderableType:
         Text("\n".join(printable(line, _LINE) for line in lines if line)),
     ]
     if made.trials:
-        parts.append(_trials(made.trials))
+        parts.append(_trials(made.trials, "the closed form" if made.learn == "coefficients" else "the solver as it is"))
     return Group(*parts)
 
 
@@ -115,11 +115,11 @@ def _rows(tableau: Tableau, made: DistillationFile, shown: ErrorsFile) -> Table:
     return table
 
 
-def _trials(trials: Sequence[TrialFile], most: int = 12) -> Table:
+def _trials(trials: Sequence[TrialFile], what: str, most: int = 12) -> Table:
     with_base = any(trial.base_error is not None for trial in trials)
-    table = Table(title=f"tried, by error of the closed form ({min(most, len(trials))} of {len(trials)})")
+    table = Table(title=f"tried, by error of {what} ({min(most, len(trials))} of {len(trials)})")
     counted = all(trial.samples is not None for trial in trials)  # older files do not say it
-    ends = ["closed form", *(["samples"] if counted else [])]
+    ends = [what.removeprefix("the "), *(["samples"] if counted else [])]
     for name in ("solver, grid, first output", *(["as it is"] if with_base else []), *ends):
         table.add_column(name, justify="left" if name.startswith("solver") else "right")
     for trial in trials[:most]:
@@ -192,7 +192,7 @@ def _choice(made: DistillationFile) -> str:
 
 def _kept(made: DistillationFile, rows: int) -> str:
     count, unused = len(made.directions), made.unused
-    if count == 1:
+    if count <= 1:
         return ""
     text = f"directions kept in each row, of {count}: {', '.join(map(str, made.kept[:rows]))}"
     return text + (f"; in no row, being zero or in the span of the others: {', '.join(unused)}" if unused else "")

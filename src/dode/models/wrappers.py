@@ -3,6 +3,7 @@ beside the sample, the scalings of EDM, another direction of time."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class ClassLabels(nn.Module):
         null_class: used where no label is given.
     """
 
-    def __init__(self, net: nn.Module, classes: int, null_class: int | None = None) -> None:
+    def __init__(self, net: Callable[..., Any], classes: int, null_class: int | None = None) -> None:
         super().__init__()
         self.net = net
         self.classes = classes
@@ -59,7 +60,7 @@ class ClassLabels(nn.Module):
         Raises:
             ValueError: no label where there is no null class, a label out of range or no integer, or another number of labels.
         """
-        labels = self._labels(class_labels, len(x), x.device)
+        labels = self._labels(class_labels, x.shape[0], x.device)
         return tensor_of(self.net(x, t, class_labels=labels, **cond))
 
     def _labels(self, given: Any, batch: int, device: torch.device) -> Tensor:
@@ -89,6 +90,26 @@ class ClassLabels(nn.Module):
     def _out_of_range(self, label: float) -> ValueError:
         null = "" if self.null_class is None else f" ({self.null_class} is the null class)"
         return ValueError(f"class labels go from 0 to {self.classes - 1}{null}, got {label}")
+
+
+class OneHotLabels(ClassLabels):
+    """Gives a network of EDM its `class_labels`, integers here, as the rows that it takes: a 1 at the class, or zeros alone.
+
+    Args:
+        net: called as net(x, sigma, rows), with float32 rows (batch, classes).
+        classes: how many there are.
+        null: the network was trained without labels too; the null class then is the number `classes`, and used where no label is given.
+    """
+
+    def __init__(self, net: Callable[..., Any], classes: int, *, null: bool = False) -> None:
+        super().__init__(net, classes + null, classes if null else None)
+        self._width = classes
+
+    def forward(self, x: Tensor, t: Any, class_labels: Any = None, **cond: Any) -> Tensor:
+        """As `ClassLabels`."""
+        labels = self._labels(class_labels, len(x), x.device)
+        rows = labels[:, None] == torch.arange(self._width, device=x.device)
+        return tensor_of(self.net(x, t, rows.to(torch.float32), **cond))
 
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -130,13 +151,13 @@ class ConcatChannels(nn.Module):
         Raises:
             ValueError: no concat, or of another shape.
         """
-        wanted = (len(x), self.channels, *x.shape[2:])
+        wanted = (x.shape[0], self.channels, *x.shape[2:])
         if not isinstance(concat, Tensor):
             got = "none" if concat is None else type(concat).__name__
             raise ValueError(
                 f"the network takes {self.channels} channels beside the sample: give concat=, a tensor {wanted}, got {got}"
             )
-        if concat.shape[1:] != wanted[1:] or len(concat) not in (1, len(x)):
+        if concat.shape[1:] != wanted[1:] or len(concat) not in (1, x.shape[0]):
             raise ValueError(
                 f"concat must have shape {wanted}, what the network takes beside the sample, got {tuple(concat.shape)}"
             )
@@ -241,4 +262,4 @@ def _levels(sigma: Tensor | float, x: Tensor) -> Tensor:
     """A noise level for each sample: (batch,); a number is float32 whatever torch's default is."""
     if not isinstance(sigma, Tensor):
         sigma = torch.tensor(sigma, dtype=torch.float32, device=x.device)
-    return sigma.to(x.device).expand(len(x))
+    return sigma.to(x.device).expand(x.shape[0])

@@ -1,0 +1,164 @@
+"""Times alone: the solver keeps its own rule, and what is found is where it stops. From the best grids of the families, end to end.
+
+No row has a closed form then: a grid is tried by running the solver on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dode.cache import Entry
+from dode.distillation.batch import Batch
+from dode.distillation.choice import Candidate, end_errors
+from dode.distillation.directions import Directions
+from dode.distillation.end_to_end import Refined, refine
+from dode.distillation.greedy import no_fit
+from dode.distillation.method import BASE, Attempt, Method, Outcome
+from dode.distillation.ruled import Ruled
+from dode.distillation.search import Trial
+from dode.grids import Grid
+from dode.solvers import Solver
+from dode.tableau import Tableau
+
+# What trying all grids on a few samples takes of the budget at the most, and with how many samples of both sets at the least.
+_SEARCH_SHARE, _FEWEST = 0.2, 8
+# Every start is followed on this part of the samples first, for so many steps, within this share of what is left of the budget.
+_PART, _STEPS, _SHARE = 4, 15, 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Times(Method):
+    """A method that moves nothing but a solver's stops.
+
+    Attributes:
+        solver: whose rule is kept.
+    """
+
+    solver: Solver
+
+    def improve(self, base: Tableau) -> Outcome:
+        """From the base's own times."""
+        bases = self._judge(BASE, base)
+        attempt = Attempt(self._unfitted(base), "", [replace(bases, name="undistilled")])
+        if not self._wait([attempt]):
+            attempt = self._pursued(attempt, times=True)
+        return self._settled(attempt.outcome, [bases, *attempt.candidates])
+
+    def search(self, base: Tableau | None, solvers: Sequence[Solver], nfe: int, grids: Sequence[Grid]) -> Outcome:
+        """From the best of the grids.
+
+        Args:
+            base: what the result is compared with; None for the best of those tried.
+            solvers: the one whose rule is kept.
+            nfe, grids: what is tried.
+        """
+        trials = self._grids_tried(nfe, grids)
+        finalists = [self._tried_on_all(trial) for trial in trials[: self.spending.finalists]]
+        finalists.sort(key=lambda trial: trial.candidate.error)
+        base = base or finalists[0].base
+        bases = self._judge(BASE, base)
+        # Of two grids with nearly the same times one is enough.
+        starts = _apart([trial.base for trial in finalists])[: self.spending.starts]
+        outcome = self._unfitted(base, (*finalists, *trials[self.spending.finalists :]))
+        options = [self._judge(f"undistilled, {start.grid}", start) for start in starts]
+        if self._wait([Attempt(outcome, "", options)]):
+            return self._settled(outcome, [bases, *options])
+        # Most of the way is the same for a part of the samples, at a part of the cost.
+        explored = [self._explored(start, _SHARE / len(starts)) for start in starts]
+        options += [self._judge(self._label(True, start.grid), made) for start, made in zip(starts, explored, strict=True)]
+        attempt = self._pursued(Attempt(outcome, "", options), times=True)
+        return self._settled(attempt.outcome, [bases, *attempt.candidates])
+
+    def _explored(self, start: Tableau, share: float) -> Tableau:
+        """A start after steps on a part of the samples, within a share of what is left of the budget."""
+        assert self.validation is not None
+        few = replace(self, fit=_part(self.fit), validation=_part(self.validation))
+        with self.ledger.count("end-to-end"):
+            left = (self.budget - self.ledger.charged) * share
+            return few._refined(start, left, times=True, iterations=_STEPS, entry=None).tableau
+
+    def once_more(self, before: Outcome) -> Outcome:
+        """What was found with other data, improved on these."""
+        bases, found = (self._judge(name, made) for name, made in ((BASE, before.base), (before.chosen, before.tableau)))
+        attempt = Attempt(before, "", [found])
+        if not self._wait([attempt]):
+            attempt = self._pursued(attempt, times=True)
+        return self._settled(attempt.outcome, [bases, *attempt.candidates])
+
+    def _refined(self, start: Tableau, budget: float, *, times: bool, iterations: int, entry: Entry | None) -> Refined:
+        stops = Ruled.on(start, self.solver, self.denoiser.schedule, self.denoiser.output)
+        assert self.validation is not None
+        return refine(
+            self.denoiser,
+            start,
+            self.fit,
+            self.validation,
+            budget=budget,
+            stops=stops,
+            iterations=iterations,
+            checkpoint=entry,
+        )
+
+    def _label(self, times: bool, name: str) -> str:
+        return "learned times" + (f", from {name}" if name else "")
+
+    def _unfitted(self, base: Tableau, trials: tuple[Trial, ...] = ()) -> Outcome:
+        """An outcome without a closed form."""
+        nothing = np.zeros((0, base.rows, base.rows))
+        along = Directions((), nothing, nothing)
+        return Outcome(base, base, BASE, base, along, no_fit(base, along, len(self.fit)), trials=trials)
+
+    def _grids_tried(self, nfe: int, grids: Sequence[Grid]) -> list[Trial]:
+        """The solver on every grid, with a few samples, the best first; each set of times once."""
+        made: dict[bytes, Tableau] = {}
+        for grid in grids:
+            try:
+                tableau = self.solver.tableau(self.denoiser.schedule, nfe, grid)
+            except ValueError:  # a budget or a grid that this solver does not have here
+                continue
+            made.setdefault(tableau.times.tobytes(), tableau)
+        affordable = int(_SEARCH_SHARE * self.budget / (nfe * len(made)))
+        count = max(_FEWEST, min(2 * self.spending.tried, affordable))
+        with self.ledger.count("search"):
+            trials = [self._trial(tableau, count // 2) for tableau in made.values()]
+        return sorted(trials, key=lambda trial: trial.candidate.error)
+
+    def _tried_on_all(self, trial: Trial) -> Trial:
+        assert self.validation is not None
+        with self.ledger.count("search"):
+            return self._trial(trial.base, max(len(self.fit), len(self.validation)))
+
+    def _trial(self, tableau: Tableau, samples: int) -> Trial:
+        """A grid on so many samples of each of both sets, none of which it was fitted to."""
+        assert self.validation is not None
+        parts = [batch.part(slice(0, samples)) for batch in (self.fit, self.validation)]
+        errors = np.concatenate([end_errors(self.denoiser, tableau, part) for part in parts])
+        name = f"{self.solver}, {tableau.grid}"
+        return Trial(name, tableau, Candidate(name, tableau, errors), float("nan"), len(errors))
+
+
+def _part(batch: Batch) -> Batch:
+    """The first samples, of which there are enough for a few unknowns."""
+    return batch.part(slice(0, max(_FEWEST, len(batch) // _PART)))
+
+
+def _apart(tableaux: Sequence[Tableau]) -> list[Tableau]:
+    """Those of which none before has nearly the same times: within a tenth of a step in log-SNR."""
+    found: list[Tableau] = []
+    for tableau in tableaux:
+        if all(_distance(tableau, other) > 0.1 for other in found):
+            found.append(tableau)
+    return found
+
+
+def _distance(one: Tableau, other: Tableau) -> float:
+    """The largest distance of two sets of as many times, in mean steps of log-SNR; infinite for others."""
+    if one.rows != other.rows:
+        return float("inf")
+    ours, theirs = (np.array([point.lam for point in tableau.points]) for tableau in (one, other))
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    step = np.ptp(ours[both]) / max(both.sum() - 1, 1)
+    return float(np.abs(ours[both] - theirs[both]).max() / step) if step else float("inf")
