@@ -29,6 +29,7 @@ $(VENV)/ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install torch==2.13.0
 	$(BIN)/pip install -e ".[dev]"
+	$(BIN)/pip install --no-deps k-diffusion==0.1.1.post1
 	touch $@
 
 clean:

@@ -20,8 +20,8 @@ from tiny_pipelines import dit, stable_diffusion
 import dode
 from dode.files import write_folder
 from dode.integrations.diffusers import DodeScheduler, drive, save_scheduler
-from dode.integrations.diffusers.card import escaped
 from dode.integrations.diffusers.saved import network_hash
+from dode.sharing.markdown import escaped
 
 CALL: dict[str, Any] = {"prompts": ["a cat", "the sun"], "guidance_scale": 2.0, "height": 16}
 SETTING = {
@@ -146,7 +146,7 @@ def test_what_fails_leaves_what_was_there(
     def fail(*arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr("dode.integrations.diffusers.saved.card", fail)
+    monkeypatch.setattr("dode.integrations.diffusers.saved.write_card", fail)
     for name in ("a", "b"):
         with pytest.raises(error if isinstance(error, type) else type(error)):
             card(made[2], pipe, tmp_path / name, overwrite=True)
@@ -157,19 +157,19 @@ def test_what_fails_leaves_what_was_there(
 
 def test_a_folder_is_replaced_as_a_whole_and_only_if_it_is_one_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(number: int) -> Any:
-        return lambda folder: (folder / f"nfe-{number}.json").touch()
+        return lambda folder: (folder / f"made-{number}.json").touch()
 
     place = tmp_path / "a"
     place.mkdir()
-    write_folder(place, write(1), ["nfe-*.json"])  # an empty one is nobody's
+    write_folder(place, write(1), ["made-*.json"])  # an empty one is nobody's
     with pytest.raises(FileExistsError, match="a exists: choose another name"):
-        write_folder(place, write(2), ["nfe-*.json"])
+        write_folder(place, write(2), ["made-*.json"])
     (tmp_path / "link").symlink_to(place)
-    write_folder(tmp_path / "link", write(2), ["nfe-*.json"], overwrite=True)
-    assert [path.name for path in place.iterdir()] == ["nfe-2.json"]
+    write_folder(tmp_path / "link", write(2), ["made-*.json"], overwrite=True)
+    assert [path.name for path in place.iterdir()] == ["made-2.json"]
     (place / "mine").mkdir()
     with pytest.raises(FileExistsError, match="such as mine"):
-        write_folder(place, write(3), ["nfe-*.json", "m*"], overwrite=True)
+        write_folder(place, write(3), ["made-*.json", "m*"], overwrite=True)
     (place / "mine").rmdir()
 
     rename = Path.rename
@@ -181,8 +181,8 @@ def test_a_folder_is_replaced_as_a_whole_and_only_if_it_is_one_of_ours(tmp_path:
 
     monkeypatch.setattr(Path, "rename", once)
     with pytest.raises(KeyboardInterrupt):
-        write_folder(place, write(3), ["nfe-*.json"], overwrite=True)
-    assert [path.name for path in place.iterdir()] == ["nfe-2.json"]
+        write_folder(place, write(3), ["made-*.json"], overwrite=True)
+    assert [path.name for path in place.iterdir()] == ["made-2.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "link"]
 
 

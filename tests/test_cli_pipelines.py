@@ -21,8 +21,8 @@ from tiny_pipelines import PIXELS, ddpm, stable_diffusion
 import dode
 from dode import cli
 from dode.cli.target import found_of
+from dode.held import read_held
 from dode.integrations.diffusers import DodeScheduler
-from dode.integrations.diffusers.held import read_held
 
 pytestmark = pytest.mark.xdist_group("cli pipelines")  # the folder of a distilled pipeline is made once, in one worker
 
@@ -133,9 +133,9 @@ def test_a_scheduler_folder_with_its_card_and_pictures(saved: Path) -> None:
         "scheduler_config.json",
     ]
     held = read_held(saved)
-    assert held.calls == DodeScheduler.from_pretrained(saved).held == [2, 3]
+    assert held.nfe == DodeScheduler.from_pretrained(saved).held == [2, 3]
     assert [tableau.meta["fitted_for"]["guidance_scale"] for tableau in held.tableaux] == [5, 5]
-    rows = [Image.open(saved / f"pictures-{calls}.png").size for calls in held.calls]
+    rows = [Image.open(saved / f"pictures-{calls}.png").size for calls in held.nfe]
     assert rows[0] == rows[1] and rows[0][0] > 2 * PIXELS
     card = (saved / "README.md").read_text(encoding="utf-8")
     for words in (
@@ -239,15 +239,17 @@ def test_pipelines_from_functions_by_class_and_by_call(command: Command) -> None
     )
 
 
-def test_a_network_and_several_budgets_make_a_folder_of_tableaux(command: Command) -> None:
-    command.succeed("distill", "made:network", "--nfe", "3,2", "--out", "curved", *QUICK[:-1])
-    assert sorted(path.name for path in Path("curved").iterdir()) == ["nfe-2.json", "nfe-3.json"]
-    assert dode.Tableau.load("curved/nfe-3.json").nfe == 3
-    shown = command.succeed("show", "curved")
-    assert shown.index("deis, NFE 2") < shown.index("deis, NFE 3")
-    command.succeed("sample", "made:network", "--tableau", "curved/nfe-2.json", "-n", 2, "--out", "a.npy")
-    command.fail("curved exists", "distill", "made:network", "--nfe", "3,2", "--out", "curved", *QUICK[:-1])
-    command.fail("give --out one, got a.json", "distill", "made:network", "--nfe", "3,2", "--out", "a.json", *QUICK[:-1])
+def test_a_network_and_several_budgets_make_one_file(command: Command) -> None:
+    given = ("distill", "made:network", "--nfe", "3,2", *QUICK[:-1], "--out")
+    assert "wrote curved.json: 2, 3 calls" in command.succeed(*given, "curved.json")
+    assert dode.TableauSet.load("curved.json").nfe == (2, 3)
+    shown = command.succeed("show", "curved.json")
+    assert shown.startswith("calls held: 2, 3") and shown.index("deis, NFE 2") < shown.index("deis, NFE 3")
+    sample = ("sample", "made:network", "--tableau", "curved.json", "-n", 2, "--out", "a.npy")
+    command.fail("curved.json: there are tableaux of 2 and 3 evaluations: say which with nfe", *sample)
+    command.fail("curved.json: there is no tableau of 5 evaluations: there are 2 and 3", *sample, "--nfe", 5)
+    assert "2 samples, 3 NFE" in command.succeed(*sample, "--nfe", 3)
+    command.fail("curved.json exists", *given, "curved.json")
 
 
 def test_the_output_says_whether_a_folder_is_a_pipeline(models: Path, command: Command) -> None:
@@ -370,7 +372,7 @@ def test_schedulers_that_do_not_belong(models: Path, saved: Path, changed: Path,
     rewrite(config, prediction_type="epsilon", beta_end=0.02)
     command.fail("was made for the schedule", "sample", changed, *given, saved)
     sample = ("sample", models / "sd", *given)
-    command.fail("has no table of 7 calls: it has 2, 3", *sample, saved, "--nfe", 7)
+    command.fail("there is no tableau of 7 evaluations: there are 2 and 3", *sample, saved, "--nfe", 7)
     command.fail("none is no folder", *sample, "none")
     command.fail("sd has no scheduler_config.json", *sample, models / "sd")
     command.fail("it holds PNDMScheduler, not a DodeScheduler", *sample, models / "sd" / "scheduler")

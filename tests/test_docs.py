@@ -85,7 +85,15 @@ def test_the_reference_has_all_that_is_public() -> None:
     listed: set[str] = set()
     for page in (DOCS / "api").glob("*.md"):
         listed |= set(re.findall(r"^::: (\S+)", page.read_text(encoding="utf-8"), re.MULTILINE))
-    packages = ("dode", "dode.distillation", "dode.metrics", "dode.models", "dode.report", "dode.integrations.diffusers")
+    packages = (
+        "dode",
+        "dode.distillation",
+        "dode.metrics",
+        "dode.models",
+        "dode.report",
+        "dode.sharing",
+        "dode.integrations.diffusers",
+    )
     missing = []
     for package in packages:
         holder = importlib.import_module(package)

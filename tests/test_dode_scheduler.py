@@ -409,7 +409,7 @@ def test_a_begin_index_may_be_said_again() -> None:
 
 def whole_table(**fitted: Any) -> dode.Tableau:
     tableau = dode.solver("deis").tableau(VP.scaled_linear(), 6)
-    return tableau.with_meta(fitted_for=fitted) if fitted else tableau
+    return tableau.with_meta(fitted_for={"pipeline": "StableDiffusionPipeline", **fitted}) if fitted else tableau
 
 
 def test_a_table_without_history_gives_way_to_its_solver_and_says_so_once() -> None:
@@ -652,7 +652,7 @@ def test_another_resolution_is_said_once_and_another_network_refused() -> None:
 
 
 def test_another_mu_is_said_once() -> None:
-    tableau = dode.solver("ddim").tableau(Flow(), 6).with_meta(fitted_for={"mu": 0.8})
+    tableau = dode.solver("ddim").tableau(Flow(), 6).with_meta(fitted_for={"pipeline": "FluxPipeline", "mu": 0.8})
     config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True}
     ours = DodeScheduler.from_tableaux(tableau, config)
 

@@ -734,15 +734,16 @@ def test_tables_of_another_pipeline(sd: Any) -> None:
     with pytest.raises(ValueError, match="schedule") as caught:
         DodeScheduler.from_tableaux(tableau, other.scheduler.config)
     assert "\n" not in str(caught.value)
-    fitted = tableau.with_meta(fitted_for={"prediction": "v", "shape": list(SHAPE)})
+    known = {"pipeline": "StableDiffusionPipeline", "prediction": "epsilon"}
+    fitted = tableau.with_meta(fitted_for={**known, "prediction": "v", "shape": list(SHAPE)})
     with pytest.raises(ValueError, match="predicts v, this one predicts epsilon"):
         DodeScheduler.from_tableaux(fitted, sd.scheduler.config)
-    sized = tableau.with_meta(fitted_for={"prediction": "epsilon", "shape": [4, 2 * SIZE, 2 * SIZE]})
+    sized = tableau.with_meta(fitted_for={**known, "shape": [4, 2 * SIZE, 2 * SIZE]})
     pipe = PIPELINES["sd"].make()
     pipe.scheduler = DodeScheduler.from_tableaux(sized, sd.scheduler.config)
     with pytest.warns(UserWarning, match="fitted on states of shape"):
         pipe("a", num_inference_steps=3, output_type="latent")
-    channels = tableau.with_meta(fitted_for={"prediction": "epsilon", "shape": [16, SIZE, SIZE]})
+    channels = tableau.with_meta(fitted_for={**known, "shape": [16, SIZE, SIZE]})
     pipe.scheduler = DodeScheduler.from_tableaux(channels, sd.scheduler.config)
     with pytest.raises(ValueError, match="another network's"):
         pipe("a", num_inference_steps=3, output_type="latent")

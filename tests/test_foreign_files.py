@@ -24,7 +24,12 @@ from safetensors.torch import save_file
 
 import dode
 from dode.distillation.summary import render, summary
+from dode.held import SET_FORMAT, SET_VERSION, read_held
 from dode.models import UNet
+from dode.sharing.card import card
+from dode.sharing.network import about_network
+from dode.sharing.pictures import Pictures
+from dode.sharing.summary import summary as held_summary
 from dode.tableau import Tableau
 
 ASKED = os.environ.get("DODE_FUZZ")
@@ -164,6 +169,34 @@ def test_changed_tableaux_work_or_say_in_one_line_why_not(tmp_path: Path) -> Non
             works += 1
             sampled(path)
     assert 0 < works < COUNT
+
+
+def test_changed_sets_are_shown_and_have_a_card_or_say_in_one_line_why_not(tmp_path: Path) -> None:
+    """What a set says of its making and its setting is foreign text in the terminal, and in Markdown."""
+    path = tmp_path / "set.json"
+    setting = {"model": "fashion", "weights_hash": "ab", "prediction": "epsilon", "shape": [1, 28, 28], "guidance_scale": 1.0}
+    tableau = Tableau.load(TABLEAU).with_meta(fitted_for=setting)
+    good = {"format": SET_FORMAT, "version": SET_VERSION, "tableaux": [tableau.to_json()]}
+    works = 0
+
+    def looked_at() -> None:
+        held = read_held(path)
+        whole = dode.TableauSet.load(path).tableaux
+        for text in (render(held_summary(held)), card(about_network(whole, "set", {}), whole, Pictures(missing="none"))):
+            assert all(line.isprintable() for line in text.split("\n"))
+            assert len(text) < 100_000
+
+    for seed in range(COUNT // 2):
+        rng = random.Random(seed)
+        if rng.random() < 0.5:
+            path.write_bytes(mutant(good, rng))
+        else:
+            meta = changed(tableau.meta, rng)
+            path.write_text(json.dumps({**good, "tableaux": [{**tableau.to_json(), "meta": meta}]}))
+        line = failure(looked_at)
+        assert not line or str(path) in line
+        works += not line
+    assert 0 < works < COUNT // 2
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ LAYERS = (
     ("grids",),
     ("rows",),
     # A tableau knows the papers of its solver, which the registry names.
-    ("tableau", "tableaux", "notebooks", "citations", "solvers", "conditions", "models"),
+    ("tableau", "fitted_for", "held", "tableaux", "notebooks", "citations", "solvers", "conditions", "models"),
     ("calling", "inpainting", "amplification", "cache"),
     ("denoisers",),
     ("fingerprint",),
@@ -27,7 +27,7 @@ LAYERS = (
     ("teacher", "fine"),
     ("searched_grids",),
     ("distillation",),
-    ("loading", "images", "metrics", "report"),
+    ("loading", "images", "metrics", "report", "sharing"),
     ("integrations",),
     ("front",),
     ("serve",),
@@ -65,7 +65,7 @@ def test_no_solver_knows_that_distillation_exists() -> None:
 def test_importing_and_loading_needs_no_optional_library() -> None:
     code = (
         "import sys, dode; dode.load('fashion'); "
-        "print(sorted({'diffusers', 'transformers', 'altair', 'scipy', 'accelerate', 'gradio'} & set(sys.modules)))"
+        "print(sorted({'diffusers', 'transformers', 'altair', 'scipy', 'accelerate', 'gradio', 'huggingface_hub'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -84,6 +84,8 @@ LIGHT = (
         "rows",
         "statistics",
         "tableau",
+        "fitted_for",
+        "held",
         "tableaux",
         "solvers",
         "citations",
@@ -91,6 +93,8 @@ LIGHT = (
     ),
     *(
         "distillation/summary",
+        "sharing/summary",
+        "sharing/hub",
         "models/__init__",
         "models/traits",
         "models/weights",

@@ -254,12 +254,22 @@ def test_two_tabs_at_once_see_what_one_alone_sees() -> None:
 
 
 def test_tableaux_of_files_and_folders(tmp_path: Path) -> None:
-    for nfe in (4, 6):
-        table(nfe).save(tmp_path / f"nfe-{nfe}.json")
-    kept = read_tableaux([tmp_path, tmp_path / "nfe-4.json"])
-    assert [each.tableau.nfe for each in kept] == [4, 6]
+    """A file of several, a folder to share, and one of loose files; what is named twice counts once."""
+    several = dode.TableauSet.of([table(4), table(6)])
+    (tmp_path / "shared").mkdir()
+    several.save(tmp_path / "shared" / "tableaux.json")
+    several.save(tmp_path / "several.json")
+    table(5).save(tmp_path / "one.json")
+    kept = read_tableaux([tmp_path / "several.json", tmp_path / "shared", tmp_path, tmp_path / "one.json"])
+    assert [(each.name, each.tableau.nfe) for each in kept] == [
+        ("several.json, NFE 4", 4),
+        ("several.json, NFE 6", 6),
+        ("shared, NFE 4", 4),
+        ("shared, NFE 6", 6),
+        (f"{tmp_path.name}/one.json", 5),
+    ]
     shelf = Shelf(dode.schedules.VP.linear(), kept)
-    assert shelf.budgets == [4, 6] and shelf.of(5) == []
+    assert shelf.budgets == [4, 5, 6] and shelf.of(7) == []
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no tableau"):
         read_tableaux([tmp_path / "empty"])

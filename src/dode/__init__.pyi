@@ -3,6 +3,7 @@ from . import conditions as conditions
 from . import distances as distances
 from . import distillation as distillation
 from . import fine as fine
+from . import fingerprint as fingerprint
 from . import grids as grids
 from . import guidance as guidance
 from . import images as images
@@ -13,6 +14,7 @@ from . import noise as noise
 from . import report as report
 from . import sampling as sampling
 from . import schedules as schedules
+from . import sharing as sharing
 from . import solvers as solvers
 from . import statistics as statistics
 from . import tableau as tableau

@@ -74,6 +74,12 @@ def hash_settings(digest: hashlib._Hash, denoiser: Denoiser, points: Sequence[Po
     hash_condition(digest, dict(denoiser.null_condition or {}))
 
 
+def weights_hash(net: object) -> str | None:
+    """A hash of a network's parameters and buffers as they are loaded, names and precision included; None for what has none."""
+    digest = hashlib.sha256()
+    return digest.hexdigest()[:16] if isinstance(net, nn.Module) and hash_weights(digest, net, buffers=True) else None
+
+
 def hash_weights(digest: hashlib._Hash, net: nn.Module, *, buffers: bool) -> bool:
     """Add the content of a network's parameters, and of its buffers, to a hash; False where it has none or they cannot be read."""
     named = [*net.named_parameters(), *(net.named_buffers() if buffers else ())]

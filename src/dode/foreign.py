@@ -33,7 +33,7 @@ def brief(value: Any) -> str:
     return printable(_BRIEF.repr(value))
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Of what someone else's code says of a file, with the kind of error: a KeyError says a name alone."""
     first = (str(error).strip() or "no message").splitlines()[0]
     return printable(f"{type(error).__name__}: {first}")

@@ -161,7 +161,8 @@ def compare(
         efforts: how each solver is distilled, beside its base: "fast", "balanced", "thorough", or "paper" for the paper's method; none for
             bases alone. One tableau is distilled for each solver, number and effort, on noise that nothing here is measured on.
         samples: noises that all are measured on, >= 2.
-        tableaux: saved tableaux, files or `Tableau` objects, or these by name.
+        tableaux: saved tableaux: files and folders, `Tableau` and `TableauSet` objects, or these by name. Of a set those of `nfe` are
+            compared, all where there are none.
         grids: bases are run on these grids too.
         extractor: of features, for image metrics: as `dode.metrics.extractor_of`. Without one images are compared pixel by pixel alone.
         images: what images are compared with, as `dode.metrics.statistics_of`; the reference's own samples if None.

@@ -18,7 +18,7 @@ from dode.models.scheduler_configs import SchedulerConfig, class_known
 from dode.models.traits import Traits, traits_of
 from dode.names import unknown_name
 from dode.reading import failing_as
-from dode.schedules import Flow, NoiseSchedule
+from dode.schedules import EDM, Flow, NoiseSchedule
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # PyTorch is imported where a network is at hand: what cannot be loaded is refused before.
 _FUNCTION = re.compile(r"[\w.]+:[\w.]+")
+# What comes before the path of a pickled network of EDM.
+_EDM = "edm:"
 
 
 def load(
@@ -50,11 +52,14 @@ def load(
               A dode.json in it may say what diffusers cannot: {"space_to_depth": 2, "null_class": 10, "classes": [...]};
             - a diffusers pipeline, whose unet or transformer is taken: samples of a latent pipeline are latents, and
               conditions are tensors (`encoder_hidden_states=...`), as the network takes them;
-            - a network: a diffusers model or any net(x, t, **cond), with `schedule`;
+            - "edm:FILE", a pickled network of NVlabs/edm or NVlabs/edm2, with `allow_pickle`;
+            - a network: a diffusers model or any net(x, t, **cond), with `schedule`; one that says `img_channels`, `img_resolution` and
+              `label_dim` is a network of EDM, net(x, sigma, class_labels), and needs nothing else;
             - "package.module:function", a function without arguments that returns a Denoiser or a pipeline.
         schedule: in place of the model's own; needed where it has none.
         prediction: in place of the model's own; "epsilon" where it has none ("flow" for a `Flow` schedule).
-        allow_pickle: read weights from a .bin file if there is no safetensors file; code in it is not run.
+        allow_pickle: read weights from a .bin file if there is no safetensors file, where code in it is not run; and "edm:FILE", where
+            it is: the classes of the network are code in the file.
         device: where to move the network.
         dtype: what to convert the network to; weights from a folder are loaded in float32.
         options: further arguments of `Denoiser`: guidance_scale, batch_size, clip, shape, ...
@@ -68,10 +73,14 @@ def load(
     `concat`, (batch, channels, height, width), behind the sample's. Guidance needs a null class, which dode.json names; that of a
     DiT is behind its classes.
 
+    A network of EDM is sampled between the noise levels of EDM's own sampler, 0.002 to 80 and within its own; its class labels are
+    integers, and the null class, behind them, is there if it was trained with label dropout.
+
     Raises:
-        ValueError: an unknown name, a folder or configuration that is not understood, pickled weights, a function that fails.
+        ValueError: an unknown name, a folder or configuration that is not understood, pickled weights, a function that fails,
+            a pickle without `allow_pickle`, or one that holds no network.
         FileNotFoundError: a folder or a file in it is not there.
-        ImportError: the network needs diffusers and it is not installed.
+        ImportError: the network needs diffusers and it is not installed, or the code in a pickle needs what is not there.
 
     Warns:
         UserWarning: a scheduler's configuration has a key whose meaning is not known, or a folder has weights or values that its network
@@ -93,7 +102,12 @@ def load(
 
 def is_function(model: str) -> bool:
     """Whether a name is that of a function, "package.module:function", and of nothing else."""
-    return model not in BUNDLED and not Path(model).exists() and _FUNCTION.fullmatch(model) is not None
+    return (
+        model not in BUNDLED
+        and not model.startswith(_EDM)
+        and not Path(model).exists()
+        and _FUNCTION.fullmatch(model) is not None
+    )
 
 
 def is_pipeline(made: Any) -> bool:
@@ -146,6 +160,8 @@ def _find(model: Any, asked: _Asked, allow_pickle: bool) -> Denoiser:
     if isinstance(model, str):
         if model in BUNDLED:
             return _from_folder(BUNDLED[model].folder, model, asked, allow_pickle)
+        if model.startswith(_EDM):
+            return _from_pickle(model.removeprefix(_EDM), asked, allow_pickle)
         if is_function(model):
             return _find(made_by(model), asked, allow_pickle)
         if not Path(model).exists() and re.fullmatch(r"[\w-]+", model):
@@ -156,7 +172,9 @@ def _find(model: Any, asked: _Asked, allow_pickle: bool) -> Denoiser:
         if not folder.exists():
             raise FileNotFoundError(f"{folder} does not exist (networks are not downloaded: fetch the folder first)")
         if not folder.is_dir():
-            raise ValueError(f"{folder} is a file: name the folder that it is in")
+            pickled = folder.suffix in (".pkl", ".pickle")
+            instead = f"a pickled network of EDM is named edm:{folder}" if pickled else "name the folder that it is in"
+            raise ValueError(f"{folder} is a file: {instead}")
         return _from_folder(folder, folder.resolve().name, asked, allow_pickle)
     from dode.denoisers import Denoiser
 
@@ -186,6 +204,32 @@ def _from_folder(folder: Path, name: str, asked: _Asked, allow_pickle: bool) -> 
 
 def _not_loaded(x: Tensor, t: Tensor, **cond: Any) -> Tensor:
     raise AssertionError("stands for a network while arguments are checked")
+
+
+def _from_pickle(name: str, asked: _Asked, allow_pickle: bool) -> Denoiser:
+    if "://" in name:
+        raise ValueError(f"{name} is an address, and networks are not downloaded: fetch the file, and give edm:FILE")
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist (networks are not downloaded: fetch the file first)")
+    if not path.is_file():
+        raise ValueError(f"{path} is no file: name the pickle, edm:FILE")
+    if not allow_pickle:
+        raise ValueError(
+            f"{path} is a pickle, and reading it runs code in it: give allow_pickle=True (--allow-pickle) if you trust who made it"
+        )
+    from dode.denoisers import Denoiser
+    from dode.models.edm import read_network
+
+    # The caller's options are refused before the network is read.
+    Denoiser(_not_loaded, asked.schedule or EDM(), "edm", null_condition={}).replace(**asked.options)
+    return _from_edm(read_network(path), asked, path.name)
+
+
+def _from_edm(net: Any, asked: _Asked, name: str) -> Denoiser:
+    from dode.models.edm import adapt, schedule_of
+
+    return _denoiser(adapt(net), None, asked.schedule or schedule_of(net), "edm", name)
 
 
 def _from_pipeline(pipeline: Any, asked: _Asked) -> Denoiser:
@@ -229,7 +273,10 @@ def _from_network(net: Any, asked: _Asked) -> Denoiser:
 
     from dode.denoisers import Denoiser
     from dode.models.diffusers import adapt, class_name, config_of
+    from dode.models.edm import is_edm_network
 
+    if is_edm_network(net):
+        return _from_edm(net, asked, class_name(net))
     config = config_of(net) if isinstance(net, nn.Module) else None
     if config is None:
         schedule, prediction = _schedule_of(None, None, asked, class_name(net))

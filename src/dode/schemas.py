@@ -165,6 +165,8 @@ class DistillationFile(_Open):
     samples: Whole
     validation: Whole
     seed: int
+    base: Name = ""
+    base_grid: Name = ""
     base_times: Numbers
     directions: Annotated[list[Name], Field(min_length=0, max_length=100)]
     coefficients: Annotated[list[Numbers], Field(fail_fast=True)]

@@ -11,13 +11,9 @@ from typing import Any
 
 from dode.citations import bibtex, of_tableaux
 from dode.files import write_atomically
-from dode.reading import LARGE, checked, failing_as, read_json
-from dode.tableau import FORMAT, Tableau
-
-SET_FORMAT = "dode.tableau-set"
-VERSION = 1
-# What a folder calls its set.
-FILE = "tableaux.json"
+from dode.held import SET_FORMAT, SET_VERSION, read_held
+from dode.reading import LARGE, failing_as
+from dode.tableau import Tableau
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ class TableauSet:
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write all into one JSON file; float64 survives exactly. Errors as `Tableau.save`."""
-        made = {"format": SET_FORMAT, "version": VERSION, "tableaux": [tableau.to_saved() for tableau in self.tableaux]}
+        made = {"format": SET_FORMAT, "version": SET_VERSION, "tableaux": [tableau.to_saved() for tableau in self.tableaux]}
         text = json.dumps(made, indent=1) + "\n"
         if len(text) > LARGE:
             raise ValueError(
@@ -121,29 +117,18 @@ class TableauSet:
 
     @classmethod
     def load(cls, path: str | Path) -> TableauSet:
-        """Read a set; a file of one tableau is a set of one. Of a folder its `tableaux.json` is read.
+        """Read what is at a path: a file of several, a file of one, a folder that holds `tableaux.json`, or that of a `DodeScheduler`, of
+        which the tableaux of whole runs are taken. Nothing is downloaded.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: the file holds neither, or is damaged; in one line.
+            FileNotFoundError: no such file, or a folder that holds no tableaux.
+            ValueError: something else, or damaged; in one line.
         """
-        from dode.schemas import TableauSetFile
-
-        path = Path(path)
-        path = path / FILE if path.is_dir() else path
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist, or is no file: name a file from `save` or `dode distill`")
-        data = read_json(path, LARGE)
-        if data.get("format") == FORMAT:
-            return cls((Tableau.load(path),))
-        if data.get("format") != SET_FORMAT:
-            raise ValueError(f'{path} holds no tableaux: it has no "format": "{SET_FORMAT}" or "{FORMAT}"')
-        with failing_as(f"{path} is a damaged set of tableaux"):
-            found = []
-            for i, each in enumerate(checked(TableauSetFile, data).tableaux):
-                with failing_as(f"tableau {i + 1}"):
-                    found.append(Tableau.from_json(each))
-            return cls(tuple(found))
+        held = read_held(Path(path))
+        with failing_as(path):
+            if not held.whole:
+                raise ValueError("it runs a solver as it is, and holds no tableaux")
+            return cls(held.whole)
 
 
 def picked(made: Any, nfe: int | None = None) -> Tableau:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from dode.cli.exporting import export
 from dode.cli.options import (
+    AllowPickle,
     BatchSize,
     Call,
     Classes,
@@ -31,10 +32,11 @@ from dode.cli.options import (
     Prompts,
     Seed,
 )
-from dode.cli.output import OF_NETWORK, OF_PIPELINE, command_line, reserve, tables_in, write_result
+from dode.cli.output import command_line, reserve
 from dode.cli.reports import compare, report, study
 from dode.cli.screen import console, errors, fail, failing_in_a_line, warn
 from dode.cli.serving import serve
+from dode.cli.sharing import share
 from dode.cli.target import Asked, arguments_of_calls, asked_of, condition_of, found_of, network_of, pipeline_of
 from dode.cli.values import (
     budgets_of,
@@ -66,7 +68,9 @@ def distill(
     ],
     out: Annotated[
         Path,
-        typer.Option(help="The file to write, JSON; for a pipeline, and for several numbers, the folder, made as a whole."),
+        typer.Option(
+            help="The file to write, .json; or a folder to share, with a card and pictures: always one for a pipeline."
+        ),
     ],
     solver: Annotated[str, typer.Option(help="The solver; `dode models --solvers` lists them; auto tries them all.")] = "deis",
     option: Options = None,
@@ -101,7 +105,8 @@ def distill(
     batch_size: BatchSize = None,
     device: Device = None,
     dtype: Precision = None,
-    pictures: Annotated[bool, typer.Option(help="For a pipeline: put pictures by it into the model card.")] = True,
+    allow_pickle: AllowPickle = False,
+    pictures: Annotated[bool, typer.Option(help="Put pictures into the card of a folder.")] = True,
     cache: Annotated[
         Path | None,
         typer.Option(help="A folder for the teacher's states and the end-to-end fit: an interrupted run goes on from there."),
@@ -111,14 +116,15 @@ def distill(
     """Distil a solver for a network or a pipeline and save it.
 
     A folder with a model_index.json is driven as a pipeline, whole and as it is, with --prompts, --call, or an --out that does not end in
-    .json; else its network is taken alone. What a function returns is what it is. For a pipeline --out is a scheduler folder with a model
-    card, which `DodeScheduler.from_pretrained` reads.
+    .json; else its network is taken alone. What a function returns is what it is. A file has all numbers of evaluations; a folder has
+    a model card too, and for a pipeline is a scheduler's, which `DodeScheduler.from_pretrained` reads.
 
     For example: dode distill fashion --solver deis --nfe 8 --out deis-8.json
 
     dode distill SD_FOLDER --prompts prompts.txt --guidance-scale 5 --nfe 4,6,8 --out sd-dode
     """
     from dode.files import check_folder
+    from dode.held import OF_NETWORK, OF_PIPELINE
 
     budgets = budgets_of(nfe)
     asked = asked_of(prompts, call, classes)
@@ -136,17 +142,16 @@ def distill(
     if cache is not None:
         check_folder(cache)
     one = out.suffix == ".json"
-    if one and (len(budgets) > 1 or asked.of_pipeline):
-        what = "a pipeline's tables" if asked.of_pipeline else "tables of several numbers of evaluations"
-        raise ValueError(f"{what} are written into a folder: give --out one, got {out}")
+    into_folder = f"a pipeline's tables are written into a folder: give --out one, got {out}"
+    if one and asked.of_pipeline:
+        raise ValueError(into_folder)
     if one:
         reserve(context, out, None, force)
-    found = found_of(model, not one)
+    found = found_of(model, not one, allow_pickle=allow_pickle)
     if one and found.pipeline:
-        raise ValueError(f"a pipeline's tables are written into a folder: give --out one, got {out}")
-    whole = found.pipeline or len(budgets) > 1
+        raise ValueError(into_folder)
     if not one:
-        reserve(context, out, (OF_PIPELINE if found.pipeline else OF_NETWORK) if whole else None, force)
+        reserve(context, out, OF_PIPELINE if found.pipeline else OF_NETWORK, force)
     planned = {
         **grids,
         **how,
@@ -162,15 +167,21 @@ def distill(
         "cache": cache,
         "progress": True,
     }
-    number: Any = budgets if whole else budgets[0]
+    number: Any = budgets if len(budgets) > 1 or found.pipeline else budgets[0]
+    told: dict[str, Any] = {"command": command_line(), "pictures": pictures, "progress": True, "overwrite": force}
     if not found.pipeline:
         asked.refuse(model)
         denoiser = network_of(found, guided, batch_size, device, precision)
 
         from dode.front import distill as run
+        from dode.sharing import save_folder
 
-        result = run(denoiser, chosen, number, **planned, **condition_of(denoiser, asked.classes))
-        write_result(result, out, force)
+        condition = condition_of(denoiser, asked.classes)
+        result = run(denoiser, chosen, number, **planned, **condition)
+        if one:
+            result.save(out, overwrite=force)
+        else:
+            save_folder(result, out, denoiser, **told, **condition)
     else:
         given = arguments_of_calls(
             asked, guided, [*planned, "directions", "shrink", "refine", "times", "noise", "targets", "firsts", "start"]
@@ -182,10 +193,9 @@ def distill(
 
         with failing_in_a_line():
             result = run(pipe, chosen, number, batch_size=batch_size, **planned, **given)
-        told: dict[str, Any] = {"command": command_line(), "pictures": pictures, "progress": True}
-        save_scheduler(result, pipe, out, overwrite=force, batch_size=batch_size, **told, **given)
+        save_scheduler(result, pipe, out, batch_size=batch_size, **told, **given)
     console.print(result.summary())
-    listed = f": {', '.join(map(str, budgets))} calls" if whole else ""
+    listed = f": {', '.join(map(str, budgets))} calls" if len(budgets) > 1 or found.pipeline else ""
     console.print(f"wrote {out}{listed}", highlight=False, soft_wrap=True)
     if result.diverged:
         raise typer.Exit(_DIVERGED)
@@ -196,11 +206,14 @@ def sample(
     context: typer.Context,
     model: Model,
     out: Annotated[Path, typer.Option(help="The file to write: .png (one picture of all) or .npy (the numbers).")],
-    tableau: Annotated[Path | None, typer.Option(help="A file from `dode distill`.")] = None,
+    tableau: Annotated[Path | None, typer.Option(help="A file or folder from `dode distill`.")] = None,
     scheduler: Annotated[Path | None, typer.Option(help="For a pipeline: a scheduler folder from `dode distill`.")] = None,
     solver: Annotated[str | None, typer.Option(help="A solver as it is, in place of a file.")] = None,
     nfe: Annotated[
-        int | None, typer.Option(help="With --solver: the number of network evaluations. With --scheduler: the largest held.")
+        int | None,
+        typer.Option(
+            help="The number of network evaluations: of --solver, or which of several tableaux; of --scheduler the largest."
+        ),
     ] = None,
     option: Options = None,
     grid: GridName = None,
@@ -219,6 +232,7 @@ def sample(
     batch_size: BatchSize = None,
     device: Device = None,
     dtype: Precision = None,
+    allow_pickle: AllowPickle = False,
     strict: Annotated[bool, typer.Option(help="Refuse a file that was made for another schedule.")] = True,
     force: Force = False,
 ) -> None:
@@ -233,7 +247,8 @@ def sample(
     """
     from dode.files import check_writable
     from dode.images import check_ending, save_samples
-    from dode.tableau import Tableau
+    from dode.reading import failing_as
+    from dode.tableaux import TableauSet
 
     check_ending(out)
     check_writable(out, overwrite=force)
@@ -242,13 +257,16 @@ def sample(
     if n is not None and n < 1:
         raise ValueError(f"-n must be at least 1, got {n}")
     asked = asked_of(prompts, call, classes, prompt)
-    saved = None if tableau is None else Tableau.load(tableau)
+    saved = None
+    if tableau is not None:
+        with failing_as(tableau):
+            saved = TableauSet.load(tableau).pick(nfe)
     chosen, stops = None if solver is None else solver_of(solver, option), grid_of(grid)
     guided = guidance_of(guidance_scale, guidance_interval, guidance_rescale, by_evaluation=scheduler is None)
     precision = precision_of(dtype)
     if scheduler is not None:
         samples, calls = _by_pipeline(
-            context, model, scheduler, nfe, n, asked, guided, seed, batch_size, device, precision, strict=strict
+            context, model, scheduler, nfe, n, asked, guided, seed, batch_size, device, precision, allow_pickle, strict=strict
         )
         count = len(samples)
         if samples.ndim == 5 and out.suffix == ".png":  # a video's frames in a row
@@ -257,11 +275,12 @@ def sample(
         console.print(f"wrote {out}: {count} samples, {calls}", highlight=False, soft_wrap=True)
         return
     n = 64 if n is None else n
-    found = found_of(model, False)
+    found = found_of(model, False, allow_pickle=allow_pickle)
     asked.refuse(model, "; of a pipeline --scheduler FOLDER is run")
     denoiser = network_of(found, guided, batch_size, device, precision)
 
     from dode.conditions import cycle
+    from dode.distillation.setting import warn_if_other
     from dode.noise import standard_noise
     from dode.progress import evaluation_progress
     from dode.sampling import sample as run
@@ -269,6 +288,8 @@ def sample(
     if saved is None:
         assert chosen is not None
         saved = chosen.tableau(denoiser.schedule, nfe, stops)
+    else:
+        warn_if_other(saved, denoiser)
     if denoiser.shape is None:
         raise ValueError("the denoiser does not say the shape of a sample: make it with shape=...")
     condition = cycle(condition_of(denoiser, asked.classes), 0, n)
@@ -280,9 +301,7 @@ def sample(
 
 @app.command()
 def show(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A tableau, or a folder from `dode distill`.", show_default=False)
-    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file or a folder from `dode distill`.", show_default=False)],
     numbers: Annotated[bool, typer.Option("--numbers", help="Also print the rows' coefficients.")] = False,
     cite: Annotated[
         bool, typer.Option("--cite", help="Print BibTeX instead: the papers of the solver, the grid and the method.")
@@ -290,31 +309,19 @@ def show(
 ) -> None:
     """Show what a saved tableau is, how it was made and what it gained.
 
-    Of a folder: which numbers of calls it holds, and each table; of a scheduler's, what they were fitted for.
+    Of several, in a file or a folder: which numbers of calls there are, what they were fitted for, and each table.
     """
     from dode.citations import bibtex, of_tableaux
-    from dode.distillation.summary import summary
-    from dode.integrations.diffusers.held import is_held, read_held
-    from dode.tableau import Tableau
+    from dode.held import read_held
 
-    if file.is_dir():
-        listed = tables_in(file)
-        if is_held(file) or not listed:
-            if cite:
-                print(bibtex(of_tableaux(read_held(file).tableaux)))
-                return
-            console.print(read_held(file).summary(numbers=numbers), soft_wrap=False)
-            return
-    else:
-        listed = [file]
-    tableaux = [Tableau.load(each) for each in listed]
+    held = read_held(file)
     if cite:
-        print(bibtex(of_tableaux(tableaux)))
+        print(bibtex(of_tableaux(held.tableaux)))
         return
-    for tableau in tableaux:
-        console.print(summary(tableau), soft_wrap=False)
-        if numbers and tableau.meta.get("distillation"):
-            console.print(str(tableau), highlight=False, soft_wrap=True)
+
+    from dode.sharing.summary import summary
+
+    console.print(summary(held, numbers=numbers), soft_wrap=False)
 
 
 @app.command()
@@ -338,7 +345,7 @@ def models(
     console.print(table)
 
 
-for command in (export, compare, study, report, serve):
+for command in (export, share, compare, study, report, serve):
     app.command()(command)
 
 
@@ -387,20 +394,24 @@ def _by_pipeline(
     batch_size: int | None,
     device: str | None,
     dtype: str | None,
+    allow_pickle: bool,
     *,
     strict: bool,
 ) -> tuple[Any, str]:
     """Samples that a pipeline makes with a scheduler folder, and how many calls of the network each took, in words."""
-    from dode.integrations.diffusers.held import read_held
-    from dode.integrations.diffusers.setting import setting_of
+    from dode.fitted_for import setting_of
+    from dode.held import read_scheduler
+    from dode.reading import failing_as
+    from dode.tableaux import TableauSet
 
-    held = read_held(folder)
-    if nfe is None and not held.calls:
+    held = read_scheduler(folder)
+    if nfe is None and not held.nfe:
         raise ValueError(f"{folder} holds a solver as it is: give --nfe N")
-    calls = held.calls[-1] if nfe is None else nfe
-    table = held.of(calls) if held.calls else None
+    calls = held.nfe[-1] if nfe is None else nfe
+    with failing_as(folder):
+        table = TableauSet(held.whole).pick(calls) if held.nfe else None
     given = arguments_of_calls(asked, guided)
-    found = found_of(model, True)
+    found = found_of(model, True, allow_pickle=allow_pickle)
     if not found.pipeline:
         raise ValueError(f"--scheduler is for pipelines, and {model} is a network: give --tableau FILE")
     pipe = pipeline_of(context, found, device, dtype, asked)
@@ -420,5 +431,5 @@ def _by_pipeline(
         task = bar.add_task("sampling", total=count)
         advance = lambda done: bar.advance(task, done)  # noqa: E731
         samples = pictures(pipe, scheduler, calls, count, seed=seed, batch_size=batch_size, advance=advance, **given)
-    chosen = "" if nfe is not None or len(held.calls) == 1 else f", the most of {', '.join(map(str, held.calls))} (--nfe)"
+    chosen = "" if nfe is not None or len(held.nfe) == 1 else f", the most of {', '.join(map(str, held.nfe))} (--nfe)"
     return samples, f"{calls} NFE{chosen}"

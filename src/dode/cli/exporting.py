@@ -38,8 +38,8 @@ def export(
         str,
         typer.Option(
             "--to",
-            help="times or sigmas: a list, of a solver on learned times. python: a file that samples with torch alone. onnx: one step, or "
-            "with --network the whole run.",
+            help="times or sigmas: a list, of a solver on learned times. comfyui: a file of ComfyUI's nodes. python: a file that samples "
+            "with torch alone. onnx: one step, or with --network the whole run.",
         ),
     ],
     nfe: Annotated[int | None, typer.Option(help="Which of a set: the number of network evaluations.")] = None,
@@ -74,10 +74,12 @@ def export(
 ) -> None:
     """Export saved tableaux to other programs.
 
-    Lists are for programs that bring the solver's own rule: of tableaux distilled with --learn times, or without fitted coefficients. Files
-    for Python and ONNX say all of a tableau.
+    Lists are for programs that bring the solver's own rule: of tableaux distilled with --learn times, or without fitted coefficients. Nodes
+    for ComfyUI, which are named after the file, and files for Python and ONNX say all of a tableau, or of the whole set.
 
     For example: dode export times-6.json --to sigmas
+
+    dode export deis.json --to comfyui --out deis_nodes.py
 
     dode export deis.json --to python --out sampler.py
     """
@@ -132,6 +134,23 @@ def _listed(asked: _Asked) -> tuple[str, str]:
     ), f"{printable(tableau.solver)}, {tableau.nfe} NFE: {what}, {len(found)} numbers, {last}{shifted}"
 
 
+def _comfyui(asked: _Asked) -> tuple[str, str]:
+    """The file, and where it goes."""
+    from dode.integrations.export.comfyui import rounded_by_comfyui, to_comfyui
+    from dode.tableaux import TableauSet
+
+    held = asked.held if asked.nfe is None else TableauSet.of(asked.held.pick(asked.nfe))
+    text = to_comfyui(held, "dode" if asked.out is None else asked.out.stem).removesuffix("\n")
+    said = f"nodes for {held.listed} NFE: put the file into ComfyUI's folder custom_nodes"
+    between = next((t for t in map(rounded_by_comfyui, held) if t is not None), None)
+    if between is not None:
+        said += (
+            f"; ComfyUI asks such a model at whole times alone, and t = {between:g} is none: distil with integer_times=True (see the page "
+            "on ComfyUI) for the samples that were fitted"
+        )
+    return text, said
+
+
 def _python(asked: _Asked) -> tuple[str, str]:
     """The file, and what its network has to give."""
     from dode.integrations.export import to_python
@@ -172,6 +191,7 @@ def _onnx(asked: _Asked) -> tuple[bytes, str]:
 _FORMS: Mapping[str, Callable[[_Asked], tuple[str | bytes, str]]] = {
     "times": _listed,
     "sigmas": _listed,
+    "comfyui": _comfyui,
     "python": _python,
     "onnx": _onnx,
 }

@@ -11,8 +11,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A bundled network (see `dode models`), a diffusers folder, or package.module:function that returns a Denoiser or a "
-        "pipeline.",
+        help="A bundled network (see `dode models`), a diffusers folder, edm:FILE (a pickled network of EDM), or "
+        "package.module:function that returns a Denoiser or a pipeline.",
         show_default=False,
     ),
 ]
@@ -64,6 +64,13 @@ GuidanceRescale = Annotated[
 BatchSize = Annotated[int | None, typer.Option(help="At most that many samples in one call of the network.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; a GPU where there is one by default.")]
 Precision = Annotated[str | None, typer.Option("--dtype", help="float32, float16 or bfloat16; float32 by default.")]
+AllowPickle = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Read pickles: weights in .bin files, and edm:FILE, which runs code in the file. Only if you trust who made it.",
+    ),
+]
 Prompts = Annotated[
     Path | None,
     typer.Option(

@@ -6,14 +6,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import typer
 from rich.console import Console
-
-# Files of the folders that `distill` writes, for a pipeline and for a network.
-OF_PIPELINE = ("scheduler_config.json", "README.md", "pictures-*.png")
-OF_NETWORK = ("nfe-*.json",)
 
 
 def reserve(context: typer.Context, out: Path, names: Sequence[str] | None, force: bool) -> None:
@@ -24,28 +19,6 @@ def reserve(context: typer.Context, out: Path, names: Sequence[str] | None, forc
         context.with_resource(output_whole_folder(out, names, overwrite=force))
     else:
         context.with_resource(output_file(out, overwrite=force))
-
-
-def write_result(result: Any, out: Path, force: bool) -> None:
-    """A network's tableau, or a folder with one for each number of evaluations."""
-    from dode.distillation import DistilledSet
-    from dode.files import write_folder
-
-    if not isinstance(result, DistilledSet):
-        result.save(out, overwrite=force)
-        return
-
-    def write(folder: Path) -> None:
-        for each in result:
-            each.save(folder / f"nfe-{each.tableau.nfe}.json")
-
-    write_folder(out, write, OF_NETWORK, overwrite=force)
-
-
-def tables_in(folder: Path) -> list[Path]:
-    """The tableaux of a folder from `dode distill`, fewest evaluations first."""
-    found = {path: path.stem.removeprefix("nfe-") for path in folder.glob("nfe-*.json")}
-    return sorted((path for path, number in found.items() if number.isdigit()), key=lambda path: int(found[path]))
 
 
 def command_line() -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dode.cli.options import (
+    AllowPickle,
     BatchSize,
     Call,
     Classes,
@@ -59,7 +60,10 @@ def compare(
         ),
     ] = "fast",
     tableau: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="A saved tableau that is compared too; may be repeated.")
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE|FOLDER", help="Saved tableaux that are compared too, of a set those of --nfe; may be repeated."
+        ),
     ] = None,
     grid: Annotated[
         str | None, typer.Option(help="Undistilled solvers on these grids too, separated by commas; see `dode distill`.")
@@ -90,6 +94,7 @@ def compare(
     batch_size: BatchSize = None,
     device: Device = None,
     dtype: Precision = None,
+    allow_pickle: AllowPickle = False,
     force: Force = False,
 ) -> None:
     """Compare solvers, as they are and distilled, at several budgets: one page, tables and plots.
@@ -120,7 +125,8 @@ def compare(
     check_installed()
     check_efforts(efforts)
     check_own(out, overwrite=force)
-    found = found_of(model, asked.of_pipeline, "give --prompts FILE or --call KEY=VALUE, with which it is run as a whole")
+    instead = "give --prompts FILE or --call KEY=VALUE, with which it is run as a whole"
+    found = found_of(model, asked.of_pipeline, instead, allow_pickle=allow_pickle)
 
     import dode
     from dode.models import BUNDLED
@@ -239,6 +245,7 @@ def study(
     seed: Seed = 0,
     batch_size: BatchSize = None,
     device: Device = None,
+    allow_pickle: AllowPickle = False,
     force: Force = False,
 ) -> None:
     """Study how the error depends on samples, teacher, seed, guidance, classes and budget: a section of the report's page, with plots.
@@ -267,7 +274,8 @@ def study(
 
     check_installed()
     check_own(out, overwrite=force)
-    denoiser = denoiser_of(model, guidance_of(guidance_scale, None, guidance_rescale), batch_size, device)
+    guided = guidance_of(guidance_scale, None, guidance_rescale)
+    denoiser = denoiser_of(model, guided, batch_size, device, allow_pickle=allow_pickle)
     comparison, earlier = load(out), None if force else load_study(out)
     _check_same(comparison, denoiser.name, out)
     condition = condition_of(denoiser, labels)

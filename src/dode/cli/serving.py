@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dode.cli.options import BatchSize, Call, Classes, Device, Guidance, Model, Precision, Prompts
+from dode.cli.options import AllowPickle, BatchSize, Call, Classes, Device, Guidance, Model, Precision, Prompts
 from dode.cli.screen import console, errors, failing_in_a_line
 from dode.cli.target import Found, arguments_of_calls, asked_of, condition_of, found_of, network_of, pipeline_of
 from dode.cli.values import guidance_of, precision_of
@@ -21,7 +21,8 @@ def serve(
     tableau: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE|FOLDER", help="A tableau, or a folder from `dode distill`; may be repeated. NFE chooses among them."
+            metavar="FILE|FOLDER",
+            help="Tableaux from `dode distill`, a file or a folder; may be repeated. NFE chooses among them.",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen at: this machine alone by default.")] = "127.0.0.1",
@@ -35,6 +36,7 @@ def serve(
     batch_size: BatchSize = None,
     device: Device = None,
     dtype: Precision = None,
+    allow_pickle: AllowPickle = False,
 ) -> None:
     """Serve a local page: move NFE, solver, guidance and seed, and see base, distilled and reference side by side.
 
@@ -53,7 +55,7 @@ def serve(
     asked = asked_of(prompts, call, classes, prompt)
     guided, precision = guidance_of(guidance_scale, None, None), precision_of(dtype)
     kept = read_tableaux(tableau or [])
-    found = found_of(model, asked.of_pipeline or _of_pipeline(tableau or []))
+    found = found_of(model, asked.of_pipeline or _of_pipeline(tableau or []), allow_pickle=allow_pickle)
     if not found.pipeline:
         asked.refuse(model)
 
@@ -79,14 +81,14 @@ def serve(
 
 def _of_pipeline(paths: list[Path]) -> bool:
     """Whether a scheduler folder is among them, which is a pipeline's."""
-    from dode.integrations.diffusers.held import is_held
+    from dode.held import is_scheduler
 
-    return any(is_held(path) for path in paths)
+    return any(is_scheduler(path) for path in paths)
 
 
 def _fitted(kept: list[Any]) -> float | None:
     """The guidance scale that the first table was fitted at, where it says so."""
-    from dode.integrations.diffusers.setting import setting_of
+    from dode.fitted_for import setting_of
 
     scales = (setting_of(each.tableau).get("guidance_scale") for each in kept)
     return next((float(scale) for scale in scales if isinstance(scale, int | float)), None)

@@ -20,15 +20,18 @@ class Found(NamedTuple):
         pipeline: it is driven as a pipeline.
         source: what `load` takes, or the pipeline, or the index of its folder.
         ready: the pipeline was made by a function, which knows where its parts are.
+        allow_pickle: as `load` has it.
     """
 
     pipeline: bool
     source: Any
     ready: bool = False
+    allow_pickle: bool = False
 
 
-def found_of(model: str, as_pipeline: bool, instead: str = "") -> Found:
+def found_of(model: str, as_pipeline: bool, instead: str = "", *, allow_pickle: bool = False) -> Found:
     """What MODEL is; `as_pipeline`: a folder of a whole pipeline is one. `instead`: what to do about one that has to be.
+    `allow_pickle`: pickles in it may be read.
 
     Raises:
         ValueError, ImportError: a folder whose pipeline cannot be driven, or needs to be.
@@ -42,14 +45,14 @@ def found_of(model: str, as_pipeline: bool, instead: str = "") -> Found:
         return Found(is_pipeline(made), made, ready=True)
     index = None if model in BUNDLED else read_index(Path(model).expanduser())
     if index is None:
-        return Found(False, model)
+        return Found(False, model, allow_pickle=allow_pickle)
     if as_pipeline:
-        index.check()
-        return Found(True, index)
+        index.check(allow_pickle=allow_pickle)
+        return Found(True, index, allow_pickle=allow_pickle)
     if index.needs_more is not None:
         tables = "it is run as a whole, and its tables are a folder (dode distill --out FOLDER, dode sample --scheduler FOLDER)"
         raise ValueError(f"{model} is a pipeline whose network needs its {printable(index.needs_more)}: {instead or tables}")
-    return Found(False, model)
+    return Found(False, model, allow_pickle=allow_pickle)
 
 
 class Asked(NamedTuple):
@@ -129,8 +132,10 @@ def arguments_of_calls(asked: Asked, guided: dict[str, Any], ours: Sequence[str]
     return {"calls": [{}], **shared}
 
 
-def denoiser_of(model: str, guidance: dict[str, Any], batch_size: int | None, device: str | None) -> Any:
-    return network_of(found_of(model, False), guidance, batch_size, device, None)
+def denoiser_of(
+    model: str, guidance: dict[str, Any], batch_size: int | None, device: str | None, *, allow_pickle: bool = False
+) -> Any:
+    return network_of(found_of(model, False, allow_pickle=allow_pickle), guidance, batch_size, device, None)
 
 
 def network_of(found: Found, guidance: dict[str, Any], batch_size: int | None, device: str | None, dtype: str | None) -> Any:
@@ -142,7 +147,9 @@ def network_of(found: Found, guidance: dict[str, Any], batch_size: int | None, d
     given = {name: value for name, value in (guidance | {"batch_size": batch_size}).items() if value is not None}
     if dtype is not None:
         given["dtype"] = _torch_dtype(dtype)
-    denoiser = load(found.source, device=device, **given)  # PyTorch is imported after the folder is read
+    denoiser = load(
+        found.source, allow_pickle=found.allow_pickle, device=device, **given
+    )  # PyTorch is imported after the folder is read
     if device is None:
         import torch
 
@@ -169,7 +176,7 @@ def pipeline_of(context: typer.Context, found: Found, device: str | None, dtype:
         pipe = pipe.to(device, kind) if device is not None or kind is not None else pipe
     else:
         with errors.status("loading the pipeline"):
-            pipe = load_pipeline(found.source, dtype=kind)
+            pipe = load_pipeline(found.source, dtype=kind, allow_pickle=found.allow_pickle)
         pipe = pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     check_call(pipe, asked.call)
     return pipe

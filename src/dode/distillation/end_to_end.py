@@ -140,7 +140,11 @@ def refine(
         if differences is None and denoiser.evaluations - begun + most_evaluations(tableau) + step <= budget:
             differences = differences_for(problem, progress.student)
         problem.differences = progress.differences = differences or Differences()
-        progress.samples = jacobian_samples or problem.affordable(budget, trial_cost + judge_cost)
+        affordable = problem.affordable(budget, trial_cost + judge_cost)
+        if stops is not None:
+            # A few unknowns bend strongly: a Jacobian that costs no more than a trial is not worth saving at.
+            affordable = max(affordable, min((trial_cost + judge_cost) // problem.jacobian_cost(1), len(fit)))
+        progress.samples = jacobian_samples or affordable
     problem.differences = progress.differences
     stopped = progress.stopped
     while not stopped:

@@ -20,9 +20,11 @@ from dode.distillation.method import AS_FITTED, Outcome
 from dode.distillation.plan import Plan
 from dode.distillation.result import Distilled, Errors, Reference, with_statistics
 from dode.distillation.rounding import rounding_floor
+from dode.distillation.setting import network_setting
 from dode.distillation.soundness import noise_of_output, sound
 from dode.distillation.teaching import SHARE
 from dode.fine import PAIR, agreed, other_than, undistilled_errors
+from dode.fitted_for import FITTED_FOR
 from dode.grids import Grid
 from dode.sampling import end_point
 from dode.solvers import Solver
@@ -59,7 +61,7 @@ def measured(plan: Plan, made: Made, began: float, judge: Judge | None = None) -
     start = outcome.start
     result = with_statistics(
         Distilled(
-            tableau=outcome.tableau,
+            tableau=outcome.tableau.with_meta(**{FITTED_FOR: network_setting(plan.denoiser, plan.cond, len(made.fit))}),
             base=outcome.base,
             directions=outcome.directions.names,
             coefficients=outcome.fit.coefficients,

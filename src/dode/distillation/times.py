@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dode.cache import Entry
+from dode.distillation.batch import Batch
 from dode.distillation.choice import Candidate, end_errors
 from dode.distillation.directions import Directions
 from dode.distillation.end_to_end import Refined, refine
@@ -24,8 +25,8 @@ from dode.tableau import Tableau
 
 # What trying all grids on a few samples takes of the budget at the most, and with how many samples of both sets at the least.
 _SEARCH_SHARE, _FEWEST = 0.2, 8
-# How the starts are compared: after so many steps, within this share of what is left.
-_STEPS, _SHARE = 3, 0.3
+# Every start is followed on this part of the samples first, for so many steps, within this share of what is left of the budget.
+_PART, _STEPS, _SHARE = 4, 15, 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +41,11 @@ class Times(Method):
 
     def improve(self, base: Tableau) -> Outcome:
         """From the base's own times."""
-        attempt = Attempt(self._unfitted(base, base), "", [self._judge(BASE, base)])
+        bases = self._judge(BASE, base)
+        attempt = Attempt(self._unfitted(base), "", [replace(bases, name="undistilled")])
         if not self._wait([attempt]):
             attempt = self._pursued(attempt, times=True)
-        return self._settled(attempt.outcome, attempt.candidates)
+        return self._settled(attempt.outcome, [bases, *attempt.candidates])
 
     def search(self, base: Tableau | None, solvers: Sequence[Solver], nfe: int, grids: Sequence[Grid]) -> Outcome:
         """From the best of the grids.
@@ -60,18 +62,23 @@ class Times(Method):
         bases = self._judge(BASE, base)
         # Of two grids with nearly the same times one is enough.
         starts = _apart([trial.base for trial in finalists])[: self.spending.starts]
-        outcome = self._unfitted(base, base, (*finalists, *trials[self.spending.finalists :]))
-        attempts = [
-            Attempt(replace(outcome, start=start), str(start.grid), [self._judge(f"undistilled, {start.grid}", start)])
-            for start in starts
-        ]
-        if len(attempts) > 1 and not self._wait(attempts):
-            attempts = [self._pursued(each, times=True, share=_SHARE, iterations=_STEPS) for each in attempts]
-        attempts.sort(key=lambda attempt: attempt.score)
-        if not self._wait(attempts):
-            attempts = [self._pursued(each, times=True) for each in attempts]
-        candidates = [bases, *(candidate for attempt in attempts for candidate in attempt.candidates)]
-        return self._settled(min(attempts, key=lambda attempt: attempt.score).outcome, candidates)
+        outcome = self._unfitted(base, (*finalists, *trials[self.spending.finalists :]))
+        options = [self._judge(f"undistilled, {start.grid}", start) for start in starts]
+        if self._wait([Attempt(outcome, "", options)]):
+            return self._settled(outcome, [bases, *options])
+        # Most of the way is the same for a part of the samples, at a part of the cost.
+        explored = [self._explored(start, _SHARE / len(starts)) for start in starts]
+        options += [self._judge(self._label(True, start.grid), made) for start, made in zip(starts, explored, strict=True)]
+        attempt = self._pursued(Attempt(outcome, "", options), times=True)
+        return self._settled(attempt.outcome, [bases, *attempt.candidates])
+
+    def _explored(self, start: Tableau, share: float) -> Tableau:
+        """A start after steps on a part of the samples, within a share of what is left of the budget."""
+        assert self.validation is not None
+        few = replace(self, fit=_part(self.fit), validation=_part(self.validation))
+        with self.ledger.count("end-to-end"):
+            left = (self.budget - self.ledger.charged) * share
+            return few._refined(start, left, times=True, iterations=_STEPS, entry=None).tableau
 
     def once_more(self, before: Outcome) -> Outcome:
         """What was found with other data, improved on these."""
@@ -98,11 +105,11 @@ class Times(Method):
     def _label(self, times: bool, name: str) -> str:
         return "learned times" + (f", from {name}" if name else "")
 
-    def _unfitted(self, base: Tableau, start: Tableau, trials: tuple[Trial, ...] = ()) -> Outcome:
+    def _unfitted(self, base: Tableau, trials: tuple[Trial, ...] = ()) -> Outcome:
         """An outcome without a closed form."""
         nothing = np.zeros((0, base.rows, base.rows))
         along = Directions((), nothing, nothing)
-        return Outcome(base, base, BASE, start, along, no_fit(base, along, len(self.fit)), trials=trials)
+        return Outcome(base, base, BASE, base, along, no_fit(base, along, len(self.fit)), trials=trials)
 
     def _grids_tried(self, nfe: int, grids: Sequence[Grid]) -> list[Trial]:
         """The solver on every grid, with a few samples, the best first; each set of times once."""
@@ -131,6 +138,11 @@ class Times(Method):
         errors = np.concatenate([end_errors(self.denoiser, tableau, part) for part in parts])
         name = f"{self.solver}, {tableau.grid}"
         return Trial(name, tableau, Candidate(name, tableau, errors), float("nan"), len(errors))
+
+
+def _part(batch: Batch) -> Batch:
+    """The first samples, of which there are enough for a few unknowns."""
+    return batch.part(slice(0, max(_FEWEST, len(batch) // _PART)))
 
 
 def _apart(tableaux: Sequence[Tableau]) -> list[Tableau]:

@@ -51,7 +51,7 @@ class Adapted(NamedTuple):
 def config_of(net: nn.Module) -> dict[str, Any] | None:
     """The configuration of a network that `traits_of` can read; None for another one. What compiles or spreads a network over
     devices is looked through."""
-    inner = _inner(net)
+    inner = inner_network(net)
     names = ["UNet2DModel"] if isinstance(inner, UNet) else [kind.__name__ for kind in type(inner).__mro__]
     config = getattr(inner, "config", None)
     if not isinstance(config, Mapping):
@@ -63,13 +63,14 @@ def config_of(net: nn.Module) -> dict[str, Any] | None:
 
 def class_name(net: Any) -> str:
     """Of the network inside what compiles it or spreads it over devices."""
-    return type(_inner(net)).__name__
+    return type(inner_network(net)).__name__
 
 
-def _inner(net: Any) -> Any:
+def inner_network(net: Any) -> Any:
+    """The network inside what compiles it or spreads it over devices."""
     names = {kind.__name__ for kind in type(net).__mro__}
     attribute = next((attribute for attribute, kinds in _HOLDERS.items() if names & kinds), None)
-    return net if attribute is None else _inner(getattr(net, attribute))
+    return net if attribute is None else inner_network(getattr(net, attribute))
 
 
 def adapt(net: nn.Module, traits: Traits, space_to_depth: int = 1) -> Adapted:

@@ -3,6 +3,7 @@ beside the sample, the scalings of EDM, another direction of time."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class ClassLabels(nn.Module):
         null_class: used where no label is given.
     """
 
-    def __init__(self, net: nn.Module, classes: int, null_class: int | None = None) -> None:
+    def __init__(self, net: Callable[..., Any], classes: int, null_class: int | None = None) -> None:
         super().__init__()
         self.net = net
         self.classes = classes
@@ -89,6 +90,26 @@ class ClassLabels(nn.Module):
     def _out_of_range(self, label: float) -> ValueError:
         null = "" if self.null_class is None else f" ({self.null_class} is the null class)"
         return ValueError(f"class labels go from 0 to {self.classes - 1}{null}, got {label}")
+
+
+class OneHotLabels(ClassLabels):
+    """Gives a network of EDM its `class_labels`, integers here, as the rows that it takes: a 1 at the class, or zeros alone.
+
+    Args:
+        net: called as net(x, sigma, rows), with float32 rows (batch, classes).
+        classes: how many there are.
+        null: the network was trained without labels too; the null class then is the number `classes`, and used where no label is given.
+    """
+
+    def __init__(self, net: Callable[..., Any], classes: int, *, null: bool = False) -> None:
+        super().__init__(net, classes + null, classes if null else None)
+        self._width = classes
+
+    def forward(self, x: Tensor, t: Any, class_labels: Any = None, **cond: Any) -> Tensor:
+        """As `ClassLabels`."""
+        labels = self._labels(class_labels, len(x), x.device)
+        rows = labels[:, None] == torch.arange(self._width, device=x.device)
+        return tensor_of(self.net(x, t, rows.to(torch.float32), **cond))
 
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from dode.schedules import NoiseSchedule
 from dode.solvers import Solver
 from dode.solvers import solver as make_solver
 from dode.tableau import Tableau
+from dode.tableaux import TableauSet
 
-TableauLike = Tableau | str | Path
+TableauLike = Tableau | TableauSet | str | Path
 
 # What a solver is distilled by.
 METHODS = (*EFFORTS, PAPERS)
@@ -77,7 +78,7 @@ def wanted_cells(
             found.append(Wanted(Cell(str(each), nfe, BASE), each))
             found += [Wanted(Cell(str(each), nfe, BASE, str(grid)), each, grid) for grid in stops]
             found += [Wanted(Cell(str(each), nfe, effort), each) for effort in efforts]
-    for name, tableau in _loaded(tableaux).items():
+    for name, tableau in _loaded(tableaux, budgets):
         try:
             tableau.check_schedule(schedule)
         except ValueError as error:
@@ -143,24 +144,31 @@ def learned(
     }
 
 
-def _loaded(tableaux: Sequence[TableauLike] | Mapping[str, TableauLike]) -> dict[str, Tableau]:
-    """Tableaux by name: that of the file, with its folder where two are alike."""
+def _loaded(
+    tableaux: Sequence[TableauLike] | Mapping[str, TableauLike], budgets: Sequence[int]
+) -> Iterator[tuple[str, Tableau]]:
+    """Tableaux with their names: that of the file, with its folder where two are alike. Of several in one, those of the budgets."""
     if isinstance(tableaux, Mapping):
         named = [(name, tableau) for name, tableau in tableaux.items()]
     else:
         named = [(_name(each, i), each) for i, each in enumerate(tableaux)]
     names = [name for name, _ in named]
-    found: dict[str, Tableau] = {}
+    found: set[str] = set()
     for name, each in named:
-        unique = str(each) if names.count(name) > 1 and not isinstance(each, Tableau) else name
+        unique = str(each) if names.count(name) > 1 and isinstance(each, str | Path) else name
         if unique in found:
             raise ValueError(f"the tableau {unique} is given twice")
-        found[unique] = each if isinstance(each, Tableau) else Tableau.load(each)
-    return found
+        found.add(unique)
+        held = TableauSet.load(each) if isinstance(each, str | Path) else TableauSet.of(each)
+        taken = [tableau for tableau in held if len(held) == 1 or not budgets or tableau.nfe in budgets]
+        if not taken:
+            raise ValueError(f"{unique} has none of the numbers of evaluations that are compared: it has {held.listed}")
+        for tableau in taken:
+            yield unique, tableau
 
 
 def _name(tableau: TableauLike, i: int) -> str:
-    return f"tableau {i + 1}" if isinstance(tableau, Tableau) else Path(tableau).name
+    return Path(tableau).name if isinstance(tableau, str | Path) else f"tableau {i + 1}"
 
 
 def _check_distinct(what: str, values: Sequence[Any]) -> None:

@@ -340,7 +340,7 @@ def _bytes(made: _Sample) -> int:
 
 
 def _notes(kept: Kept | None, settings: Settings) -> tuple[str, ...]:
-    from dode.integrations.diffusers.setting import setting_of
+    from dode.fitted_for import setting_of
 
     if kept is None:
         return ()

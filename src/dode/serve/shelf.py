@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from dode.foreign import printable
-from dode.integrations.diffusers.held import is_held, read_held
-from dode.integrations.diffusers.setting import is_whole
+from dode.held import SET_FILE, is_scheduler, is_whole, read_held
 from dode.reading import failing_as
 from dode.schedules import NoiseSchedule
 from dode.tableau import Tableau
@@ -27,33 +26,32 @@ class Kept(NamedTuple):
 
 
 def read_tableaux(paths: Iterable[Path]) -> list[Kept]:
-    """Files from `dode distill`, folders of nfe-*.json, and scheduler folders; a file that is named twice counts once.
+    """All that is held at each path (see `dode.held`), or by the files of a folder; what is named twice counts once.
 
     Raises:
         FileNotFoundError: no such file or folder.
         ValueError: what is no tableau, or a folder without any.
     """
-    found: dict[Path, Kept] = {}
+    found: dict[tuple[Path, int], Kept] = {}
     for path in paths:
-        for place, kept in _read(path):
-            found.setdefault(place.resolve(), kept)
+        name = printable(path.resolve().name)
+        for file in _files(path):
+            label = name if file == path else f"{name}/{printable(file.name)}"
+            whole = read_held(file).whole
+            for tableau in whole:
+                kept = Kept(label if len(whole) == 1 else f"{label}, NFE {tableau.nfe}", tableau)
+                found.setdefault((file.resolve(), tableau.nfe), kept)
     return list(found.values())
 
 
-def _read(path: Path) -> Iterator[tuple[Path, Kept]]:
-    if not path.is_dir():
-        yield path, Kept(printable(path.name), Tableau.load(path))
-        return
-    folder = printable(path.resolve().name)
-    if is_held(path):
-        for i, tableau in enumerate(read_held(path).tableaux):
-            yield path / str(i), Kept(f"{folder}, NFE {tableau.nfe}", tableau)
-        return
+def _files(path: Path) -> list[Path]:
+    """A path that holds tableaux itself; else the files of a folder that do, as the report of a comparison has them."""
+    if not path.is_dir() or is_scheduler(path) or (path / SET_FILE).is_file():
+        return [path]
     files = sorted(path.glob("*.json"))
     if not files:
         raise ValueError(f"{path} has no tableau (*.json): name a file or a folder from `dode distill`")
-    for file in files:
-        yield file, Kept(f"{folder}/{printable(file.name)}", Tableau.load(file))
+    return files
 
 
 class Shelf:

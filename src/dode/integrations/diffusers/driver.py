@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from dode.denoisers import Denoiser, threshold
+from dode.fingerprint import weights_hash
 from dode.integrations.diffusers.calls import (
     arguments,
     check_guider,
@@ -153,6 +154,7 @@ class PipelineNetwork:
             "model": model_name(self._pipe),
             "network": type(network_of(self._pipe)).__name__,
             "network_hash": network_hash(self._pipe),
+            "weights_hash": weights_hash(network_of(self._pipe)),
             "scheduler": self._config.name,
             "prediction": self.slot.prediction,
             "schedule": self.slot.schedule.fingerprint,

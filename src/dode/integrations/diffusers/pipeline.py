@@ -12,9 +12,9 @@ from torch import Tensor
 
 from dode.denoisers import Denoiser
 from dode.distillation import Distilled, DistilledSet
+from dode.fitted_for import FITTED_FOR
 from dode.integrations.diffusers.decoding import decoder_of
 from dode.integrations.diffusers.driver import PipelineNetwork, drive
-from dode.integrations.diffusers.setting import FITTED_FOR
 from dode.notes import add_note
 from dode.report.making import Subject
 

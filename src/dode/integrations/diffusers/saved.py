@@ -19,23 +19,22 @@ from torch import Tensor
 
 from dode.distillation import Distilled, DistilledSet
 from dode.files import check_folder_writable, write_folder
+from dode.fitted_for import setting_of
 from dode.foreign import first_line, printable
-from dode.images import to_grid
+from dode.held import OF_PIPELINE, Held
 from dode.integrations.diffusers.calls import arguments, check_names, network_hash
-from dode.integrations.diffusers.card import Made, Pictures, card
+from dode.integrations.diffusers.card import about_pipeline
 from dode.integrations.diffusers.configs import of_network
-from dode.integrations.diffusers.held import FILE, Held
 from dode.integrations.diffusers.pictures import pictures as drawn
 from dode.integrations.diffusers.scheduler import DodeScheduler
-from dode.integrations.diffusers.setting import setting_of
 from dode.models.index import PipelineIndex
 from dode.models.slots import slot_of
+from dode.sharing.card import write_card
+from dode.sharing.pictures import Pictures, sheet
 from dode.solvers import solver_named
 
-# What a scheduler folder has.
-NAMES = (FILE, "README.md", "pictures-*.png")
-# Pictures of one run, at the most, and the side below which they are enlarged.
-_SHOWN, _SMALL = 4, 96
+# Pictures of one run, at the most.
+_SHOWN = 4
 
 
 def load_pipeline(index: PipelineIndex, *, dtype: torch.dtype | None = None, allow_pickle: bool = False) -> Any:
@@ -129,35 +128,33 @@ def save_scheduler(
         UserWarning: the pipeline made no pictures; why.
     """
     results = list(made) if isinstance(made, DistilledSet) else [made]
+    tableaux = [result.tableau for result in results]
     where = Path(folder)
-    check_folder_writable(where, NAMES, overwrite=overwrite)
+    check_folder_writable(where, OF_PIPELINE, overwrite=overwrite)
     scheduler = DodeScheduler.from_tableaux(results, pipe.scheduler)
-    found = Pictures((), "they were not asked for")
-    sheets: dict[str, Any] = {}
+    shown = Pictures(missing="they were not asked for")
     if pictures:
         given = {"prompts": prompts, "calls": calls, "batch_size": batch_size, **call}
-        found, sheets = _drawn(results, pipe, given, progress)
-        if found.missing:
-            warnings.warn(f"the card has no pictures: {found.missing}", stacklevel=2)
+        shown = _drawn(results, pipe, given, progress)
+        if shown.missing:
+            warnings.warn(f"the card has no pictures: {shown.missing}", stacklevel=2)
 
     one: dict[str, Any] = {"prompt": "a prompt"} if prompts is not None else dict(calls[0]) if calls else {}
     if isinstance(one.get("class_labels"), int):
         one["class_labels"] = [one["class_labels"]]
+    about = about_pipeline(tableaux, where.name, {**one, **call})
 
     def write(temporary: Path) -> None:
         scheduler.save_pretrained(temporary)
-        for name, sheet in sheets.items():
-            sheet.save(temporary / name)
-        text = card([Made(result.tableau, result.base) for result in results], where.name, command, found, {**one, **call})
-        (temporary / "README.md").write_text(text, encoding="utf-8")
+        write_card(temporary, about, tableaux, shown, command)
 
-    write_folder(where, write, NAMES, overwrite=overwrite)
+    write_folder(where, write, OF_PIPELINE, overwrite=overwrite)
     return where
 
 
 def scheduler_of(held: Held) -> DodeScheduler:
     """The scheduler of a folder that was read and checked."""
-    made: DodeScheduler = DodeScheduler.from_config(dict(held.config))
+    made: DodeScheduler = DodeScheduler.from_config(dict(held.config or {}))
     return made
 
 
@@ -173,7 +170,7 @@ def check_fits(scheduler: DodeScheduler, held: Held, pipe: Any) -> None:
     ours, theirs = slot_of(of_network(scheduler)), slot_of(of_network(pipe.scheduler))
     if ours.prediction != theirs.prediction:
         raise ValueError(
-            f"the tables of {held.folder} are of a network that predicts {ours.prediction}, this pipeline's predicts "
+            f"the tables of {held.path} are of a network that predicts {ours.prediction}, this pipeline's predicts "
             f"{theirs.prediction}: distil for it"
         )
     said = network_hash(pipe)
@@ -182,11 +179,11 @@ def check_fits(scheduler: DodeScheduler, held: Held, pipe: Any) -> None:
         try:
             tableau.check_schedule(theirs.schedule, "--no-strict")
         except ValueError as error:
-            raise ValueError(f"{held.folder}: {error}") from None
+            raise ValueError(f"{held.path}: {error}") from None
         fitted = setting.get("network_hash")
         if fitted is not None and said is not None and fitted != said:
             warnings.warn(
-                f"the tables of {held.folder} were fitted for another network "
+                f"the tables of {held.path} were fitted for another network "
                 f"({printable(setting.get('model') or setting.get('pipeline'))}): what they gain for this one is not known",
                 stacklevel=2,
             )
@@ -218,35 +215,32 @@ def guided_as(setting: Mapping[str, Any], pipe: Any, call: Mapping[str, Any]) ->
     return {"guidance_scale": fitted, **call}
 
 
-def _drawn(results: list[Distilled], pipe: Any, given: dict[str, Any], progress: bool) -> tuple[Pictures, dict[str, Any]]:
-    """What the card says of pictures, and the pictures by their names; none where the pipeline makes none."""
-    config = pipe.scheduler.config
+def _drawn(results: list[Distilled], pipe: Any, given: dict[str, Any], progress: bool) -> Pictures:
+    """The pictures of base, distilled and teacher; none, and why, where the pipeline makes none."""
     kinds = given["prompts"] if given["prompts"] is not None else given["calls"]
     for which in ("prompts", "calls"):
         given[which] = None if given[which] is None else given[which][:_SHOWN]
     count = min(_SHOWN, len(kinds)) if kinds is not None else _SHOWN
-    runs = [(result, name) for result in results for name in ("base", "tableau")]
     try:
-        with _bar(progress, count * (len(runs) + 1)) as advance:
-            by = _teacher(results[-1], config)
-            teacher = None if by is None else drawn(pipe, by[0], by[1], count, advance=advance, **given)
-            rows: dict[int, list[Tensor]] = {}
-            for result, name in runs:
-                tableau = getattr(result, name)
-                scheduler = DodeScheduler.from_tableaux(tableau, pipe.scheduler)
-                made = drawn(pipe, scheduler, tableau.nfe, count, advance=advance, **given)
-                rows.setdefault(result.tableau.nfe, []).append(made)
-        sheets = {}
-        for nfe, made_rows in rows.items():
-            whole = torch.cat([*made_rows, *([] if teacher is None else [teacher])])
-            if whole.ndim == 5:  # of a video a frame from its middle
-                whole = whole[:, whole.shape[1] // 2]
-            sheets[f"pictures-{nfe}.png"] = to_grid(whole, count, enlarge=max(1, _SMALL // whole.shape[-1]))
+        with _bar(progress, count * (2 * len(results) + 1)) as advance:
+
+            def run(scheduler: Any, calls: int) -> Tensor:
+                return drawn(pipe, scheduler, calls, count, advance=advance, **given)
+
+            taught = _teacher(results[-1], pipe.scheduler.config)
+            last = {} if taught is None else {f"{taught[2]}, {taught[1]} calls, as the teacher": run(taught[0], taught[1])}
+            sheets = []
+            for result in results:
+                calls = result.tableau.nfe
+                rows = {
+                    f"{calls} calls of {result.base.solver}, {result.base.grid} grid": result.base,
+                    f"{calls} calls of this scheduler": result.tableau,
+                }
+                made = {words: run(DodeScheduler.from_tableaux(each, pipe.scheduler), each.nfe) for words, each in rows.items()}
+                sheets.append(sheet(calls, {**made, **last}))
     except Exception as error:  # pictures are no reason to lose what was distilled
-        return Pictures((), f"{type(pipe).__name__} made none: {first_line(error)}"), {}
-    texts = given["prompts"] or ()
-    named = None if by is None else f"{by[2]}, {by[1]} calls"
-    return Pictures(tuple(rows), "", named, tuple(texts)), sheets
+        return Pictures(missing=f"{type(pipe).__name__} made none: {first_line(error)}")
+    return Pictures(tuple(sheets), tuple(given["prompts"] or ()))
 
 
 def _teacher(result: Distilled, config: Any) -> tuple[DodeScheduler, int, str] | None:

@@ -149,7 +149,7 @@ class DodeScheduler(SchedulerMixin, ConfigMixin):
         """A scheduler that runs given tableaux.
 
         Args:
-            tableaux: a `Tableau`, a `Distilled` or several; what `dode.distill` gives.
+            tableaux: a `Tableau`, a `TableauSet`, a `Distilled` or several; what `dode.distill` gives.
             config: of the pipeline's own scheduler, `pipe.scheduler.config`; or that scheduler.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What a table was fitted for, and whether it is used for that.
+"""Whether a table is used for what it was fitted for; see `dode.fitted_for`.
 
 What a scheduler sees for certain (schedule, prediction, the channels of a state) is refused where it differs; what may be meant (another
 resolution) is warned of. A table that is used outside its setting in silence gives worse samples than the solver it came from.
@@ -10,38 +10,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dode.grids import FAMILIES, PUBLISHED
-from dode.tableau import Tableau
-
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Where a tableau's meta says what it was fitted for.
-FITTED_FOR = "fitted_for"
 # The shift for the size of an image is one number of the pipeline's arithmetic.
 _SAME_SHIFT = 1e-4
 
 Warn = Callable[[str], None]
-
-
-def setting_of(tableau: Tableau) -> Mapping[str, Any]:
-    """What a tableau was fitted for, as far as it says so."""
-    found = tableau.meta.get(FITTED_FOR)
-    return found if isinstance(found, Mapping) else {}
-
-
-def is_whole(tableau: Tableau, highest: float, slack: float = 0.0) -> bool:
-    """Whether a tableau begins at the noise. Some grids do so below the first time of others ("leading"): a time alone does not tell.
-
-    Args:
-        tableau: the tableau.
-        highest: the highest first time of those that are held with it.
-        slack: times that are nearer are one.
-    """
-    named = (
-        tableau.grid.split("(")[0] in FAMILIES | PUBLISHED and "start=" not in tableau.grid and "strength=" not in tableau.grid
-    )
-    return named or bool(highest - tableau.times[0] <= slack)
 
 
 def check_sample(setting: Mapping[str, Any], sample: Tensor, warn: Warn) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from dode.fitted_for import setting_of
 from dode.foreign import printable
 from dode.grids import Explicit, Point
-from dode.integrations.diffusers.setting import is_whole, setting_of
+from dode.held import is_whole
 from dode.models.slots import Slot
 from dode.sampling import ProgramRow, program
 from dode.schedules import NoiseSchedule
@@ -86,8 +87,9 @@ class Table:
 
     @property
     def setting(self) -> Mapping[str, Any]:
-        """What the tableau was fitted for, as far as it says so."""
-        return setting_of(self.tableau)
+        """What the tableau was fitted for in a pipeline, as far as it says so; what a network alone was asked with is not seen here."""
+        setting = setting_of(self.tableau)
+        return setting if "pipeline" in setting else {}
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
