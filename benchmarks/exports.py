@@ -118,7 +118,11 @@ def whole_runs(repeats: int) -> list[str]:
             return found
 
         runs: dict[str, tuple[Callable[[], Tensor], float]] = {}
-        for what, make in (("Python file", as_file), ("ONNX, onnxruntime", as_onnx), ("`torch.compile`, inductor", as_compiled)):
+        for what, make in (
+            ("Python file", as_file),
+            ("ONNX, onnxruntime", as_onnx),
+            ("`torch.compile`, inductor", as_compiled),
+        ):
             began = time.perf_counter()
             run = make(denoiser, tableau, noise, cond)
             run()
