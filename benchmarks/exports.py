@@ -102,7 +102,8 @@ def whole_runs(repeats: int) -> list[str]:
     lines = [
         f"## Whole runs over `dode.sample`, DPM-Solver++ 2M, NFE {NFE}, {BATCH} samples",
         "",
-        "| network | run | ratio of times | largest difference of a pixel | to the run in float64 (`dode.sample` in float32) | made in, s |",
+        "| network | run | ratio of times | largest difference of a pixel | to the run in float64 (`dode.sample` in float32) | made in, s"
+        " |",
         "|---|---|---|---|---|---|",
     ]
     for name in ("fashion", "fashion-flow"):
