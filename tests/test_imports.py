@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "dode"
 # Lowest first; a module may import from its own layer and from those before it.
 LAYERS = (
     ("names", "foreign", "reading", "seals", "schemas", "stopping", "files", "locks", "noise"),
-    ("charts", "host", "distances", "guidance", "notes", "finite", "defaults", "outputs"),
+    ("charts", "host", "distances", "guidance", "notes", "finite", "defaults", "outputs", "compiling"),
     ("schedules",),
     ("statistics",),
     ("grids",),

@@ -22,6 +22,7 @@ import math
 import numpy as np
 import torch
 
+from dode.compiling import at_compilation
 from dode.schedules import Array
 from dode.tableau import Tableau
 
@@ -62,6 +63,7 @@ def rounding_note(tableau: Tableau, prediction: str, dtype: torch.dtype) -> str 
     )
 
 
+@at_compilation
 def warn_of_rounding(tableau: Tableau, prediction: str, dtype: torch.dtype) -> None:
     """Warn of such a tableau, once for each that is made or read."""
     note = rounding_note(tableau, prediction, dtype)

@@ -57,6 +57,8 @@ class Caller:
         """
         if x.device != self._device or x.dtype != self._dtype:
             x, own = x.to(device=self._device, dtype=self._dtype), True
+        if torch.compiler.is_compiling():
+            return self._traced(x, t, condition)
         watched, nested = self._parts_of(condition)
         copied = self._writes is not False or (x.is_inference() and not own) or any(part.is_inference() for part in watched)
         if copied:
@@ -68,7 +70,7 @@ class Caller:
         if copied or not own:
             watched = [x, *watched]
         before = _written(watched)
-        times = torch.full((len(x),), round(t) if self._integer_times else t, dtype=self._time_dtype, device=self._device)
+        times = self._times(x, t)
         try:
             with torch.inference_mode():
                 output = self._net(x, times, **condition)
@@ -88,6 +90,15 @@ class Caller:
                 "work on a copy, as in lambda x, t: net(x.clone(), t)"
             )
         return self._checked(output, x)
+
+    def _traced(self, x: Tensor, t: float, condition: Condition) -> Tensor:
+        """As part of a compiled graph, which knows neither version counters nor inference mode; a copy that nobody writes into costs
+        nothing there."""
+        condition = map_tensors(torch.clone, condition, shared=True)
+        return self._checked(self._net(x.clone(), self._times(x, t), **condition), x)
+
+    def _times(self, x: Tensor, t: float) -> Tensor:
+        return torch.full((len(x),), round(t) if self._integer_times else t, dtype=self._time_dtype, device=self._device)
 
     def _checked(self, returned: Any, x: Tensor) -> Tensor:
         """The tensor in what the network returned for x. Nothing is converted that a network cannot have meant: an integer, a number of

@@ -63,7 +63,7 @@ class Denoiser:
         name: for titles and messages.
 
     Attributes:
-        evaluations: network evaluations of one sample so far; guidance does not count twice.
+        evaluations: network evaluations of one sample so far; guidance does not count twice, and a compiled run not at all.
         watcher: called after each evaluation with the number of samples; for progress bars.
         memo: what was made with the network and need not be made twice; see `first_output`, which looks whether it still holds.
 
@@ -229,13 +229,19 @@ class Denoiser:
                         add_note(error, f"when {self.name} was asked at t = {point.t:g}{number}, for {samples}")
                         raise
             output = outputs[0] if len(slices) == 1 else torch.cat(outputs)
-            self.evaluations += batch
-            if self.watcher is not None:
-                self.watcher(batch)
+            self._count(batch)
             return output
 
         with evaluation_mode(self.net):
             yield evaluate
+
+    def _count(self, samples: int) -> None:
+        # A compiled graph is not made anew for each number that it begins from.
+        if torch.compiler.is_compiling():
+            return
+        self.evaluations += samples
+        if self.watcher is not None:
+            self.watcher(samples)
 
     def _evaluate(
         self, caller: Caller, x: Tensor, point: Point, scale: float, condition: Condition, joined: Condition

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from dode.finite import check_finite, check_values
+from dode.finite import check_finite, check_values, holds
 from dode.tableau import Tableau
 
 # (x_k, k) -> x_k with the known pixels at the noise level of state k.
@@ -62,7 +62,7 @@ def keeping(
     except (RuntimeError, TypeError, ValueError):
         got = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
         raise ValueError(f"mask must be a tensor that broadcasts to the shape of noise {tuple(x.shape)}, got {got}") from None
-    if not bool(((made >= 0) & (made <= 1)).all()):
+    if not holds((made >= 0) & (made <= 1)):
         raise ValueError("mask must lie in [0, 1]: 1 where the image is repainted, 0 where it is kept")
     # Nothing of an image that is repainted may come through, not even NaN.
     clean = torch.where(made == 1, torch.zeros_like(clean), clean)

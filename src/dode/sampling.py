@@ -17,17 +17,18 @@ import torch
 from torch import Tensor
 
 from dode.amplification import warn_of_rounding
+from dode.compiling import at_compilation
 from dode.conditions import Condition, checked_condition
 from dode.denoisers import Denoiser, Evaluate
-from dode.finite import check_finite, check_values
+from dode.finite import check_finite, check_values, holds
 from dode.first_output import first_output
 from dode.grids import Point
 from dode.guidance import check_calls
 from dode.inpainting import Keep, for_all, keeping
 from dode.notes import add_note
-from dode.schedules import Array
+from dode.schedules import Array, NoiseSchedule
 from dode.tableau import Coefficients, Tableau
-from dode.tableaux import TableauSet
+from dode.tableaux import TableauSet, picked
 
 
 class Step(NamedTuple):
@@ -111,7 +112,7 @@ def sample(
         UserWarning: the tableau's file was changed after it was made; or it magnifies rounding more than ten thousand times (see
             `dode.amplification`). Once for each tableau.
     """
-    tableau, cond = TableauSet.of(tableau).pick(nfe), checked_condition(cond)
+    tableau, cond = picked(tableau, nfe), checked_condition(cond)
     x = start(denoiser, tableau, noise, image=image, dtype=dtype, strict=strict)
     keep = keeping(tableau, noise, x, image=image, known=known, mask=mask)
     warn_of_rounding(tableau, denoiser.output, x.dtype)
@@ -141,14 +142,14 @@ def _trajectory(
     with denoiser.evaluator(x, cond) as evaluate, torch.no_grad():
         run = Run(denoiser, evaluate, tableau, x, first, keep=keep)
         states, denoised = [x], []
-        for k in range(tableau.rows):
+        for k in range(run.rows):
             run.evaluate(k)
             if whole:
                 denoised.append(run.denoised(k))
             result = run.advance(k)
             if whole:
                 states.append(result)
-        if not bool(torch.isfinite(result).all()):
+        if not holds(torch.isfinite(result)):
             raise FloatingPointError(_first_failure(Run(denoiser, evaluate, tableau, x, first, keep=keep)))
     return Trajectory(tuple(states) if whole else (result,), tuple(denoised))
 
@@ -175,7 +176,7 @@ def iterate(
             step.x.clamp_(-4, 4)
         samples = step.x
     """
-    tableau, cond = TableauSet.of(tableau).pick(nfe), checked_condition(cond)
+    tableau, cond = picked(tableau, nfe), checked_condition(cond)
     x = start(denoiser, tableau, noise, image=image, dtype=dtype, strict=strict)
     keep = keeping(tableau, noise, x, image=image, known=known, mask=mask)
     x = x if keep is None else keep(x, 0)
@@ -235,9 +236,7 @@ def start(
             f"the Denoiser with shape={tuple(noise.shape[1:])} if the network takes that too"
         )
     check_finite("noise", noise)
-    if strict:
-        tableau.check_schedule(denoiser.schedule, "strict=False, or --no-strict,")
-    tableau.warn_if_changed()
+    _check_tableau(tableau, denoiser.schedule, strict)
     x = noise.to(device=denoiser.device, dtype=dtype)
     check_values(f"a parameter of the network ({denoiser.name})", x)
     if image is None:
@@ -245,6 +244,13 @@ def start(
     image = for_all("image", image, x)
     check_finite("image", image)
     return image * float(tableau.alphas[0]) + x * float(tableau.sigmas[0])
+
+
+@at_compilation
+def _check_tableau(tableau: Tableau, schedule: NoiseSchedule, strict: bool) -> None:
+    if strict:
+        tableau.check_schedule(schedule, "strict=False, or --no-strict,")
+    tableau.warn_if_changed()
 
 
 class Run:
@@ -265,16 +271,16 @@ class Run:
         rows: Coefficients | None = None,
         keep: Keep | None = None,
     ) -> None:
-        check_calls(denoiser.guidance_scale, tableau.nfe)
-        self.rows = tableau.rows
+        self._program = tableau_program(tableau, denoiser.output) if rows is None else program(rows)
+        self.rows = len(self._program)
+        check_calls(denoiser.guidance_scale, self.rows - (first is not None))
         self._denoiser = denoiser
         self._first = first
         self._keep = keep
         self._ask = evaluate
         self.points = tableau.points
-        self._program = tableau_program(tableau, denoiser.output) if rows is None else program(rows)
         # Slot 2j holds x_j, slot 2j + 1 the output N_j.
-        self._values: list[Tensor | None] = [None] * (2 * tableau.rows + 1)
+        self._values: list[Tensor | None] = [None] * (2 * self.rows + 1)
         self._values[0] = x
         self._newest = 0
 
@@ -331,6 +337,7 @@ class ProgramRow(NamedTuple):
     released: tuple[int, ...]
 
 
+@at_compilation
 def tableau_program(tableau: Tableau, prediction: str) -> list[ProgramRow]:
     """The program of a tableau over the network's outputs; made once, however often it is run."""
     if prediction not in tableau.memo:

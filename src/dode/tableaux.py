@@ -131,6 +131,11 @@ class TableauSet:
             return cls(held.whole)
 
 
+def picked(made: Any, nfe: int | None = None) -> Tableau:
+    """The tableau of a number of evaluations of whatever `TableauSet.of` takes. Errors as `of` and `pick`."""
+    return made if isinstance(made, Tableau) and nfe is None else TableauSet.of(made).pick(nfe)
+
+
 def _tableaux(made: Any) -> Iterator[Tableau]:
     if isinstance(made, Tableau):
         yield made

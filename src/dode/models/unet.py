@@ -142,7 +142,7 @@ class UNet(nn.Module):
         half = width // 2
         exponents = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=x.device)
         frequencies = torch.exp(exponents / (half - self.config["freq_shift"]))
-        angles = torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))[:, None] * frequencies
+        angles = torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(x.shape[0])[:, None] * frequencies
         parts = [angles.cos(), angles.sin()] if self.config["flip_sin_to_cos"] else [angles.sin(), angles.cos()]
         return F.pad(torch.cat(parts, dim=1), (0, width % 2))
 

@@ -60,7 +60,7 @@ class ClassLabels(nn.Module):
         Raises:
             ValueError: no label where there is no null class, a label out of range or no integer, or another number of labels.
         """
-        labels = self._labels(class_labels, len(x), x.device)
+        labels = self._labels(class_labels, x.shape[0], x.device)
         return tensor_of(self.net(x, t, class_labels=labels, **cond))
 
     def _labels(self, given: Any, batch: int, device: torch.device) -> Tensor:
@@ -151,13 +151,13 @@ class ConcatChannels(nn.Module):
         Raises:
             ValueError: no concat, or of another shape.
         """
-        wanted = (len(x), self.channels, *x.shape[2:])
+        wanted = (x.shape[0], self.channels, *x.shape[2:])
         if not isinstance(concat, Tensor):
             got = "none" if concat is None else type(concat).__name__
             raise ValueError(
                 f"the network takes {self.channels} channels beside the sample: give concat=, a tensor {wanted}, got {got}"
             )
-        if concat.shape[1:] != wanted[1:] or len(concat) not in (1, len(x)):
+        if concat.shape[1:] != wanted[1:] or len(concat) not in (1, x.shape[0]):
             raise ValueError(
                 f"concat must have shape {wanted}, what the network takes beside the sample, got {tuple(concat.shape)}"
             )
@@ -262,4 +262,4 @@ def _levels(sigma: Tensor | float, x: Tensor) -> Tensor:
     """A noise level for each sample: (batch,); a number is float32 whatever torch's default is."""
     if not isinstance(sigma, Tensor):
         sigma = torch.tensor(sigma, dtype=torch.float32, device=x.device)
-    return sigma.to(x.device).expand(len(x))
+    return sigma.to(x.device).expand(x.shape[0])

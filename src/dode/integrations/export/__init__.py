@@ -3,5 +3,11 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs={"lists": ["times", "sigmas"], "comfyui": ["to_comfyui"]}
+    __name__,
+    submod_attrs={
+        "comfyui": ["to_comfyui"],
+        "lists": ["times", "sigmas"],
+        "onnx": ["to_onnx"],
+        "python": ["to_python"],
+    },
 )
