@@ -1,0 +1,121 @@
+"""Tables, and the picture: both measures against the number of calls."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dode.charts import LIGHT, config, require_altair
+
+from .measure import Row, gains, mean_and_error
+
+NAMES = ("plain", "best undistilled", "distilled")
+COLUMNS = ("name", "sampler", "calls", "lines", "words", "words_error", "bits", "bits_error")
+
+
+def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows as plain numbers; the share of words is None for real text."""
+    found = []
+    for row in rows:
+        words = (None, None) if row.agreement is None else mean_and_error(row.agreement)
+        found.append(
+            dict(zip(COLUMNS, (row.name, row.sampler, row.nfe, len(row.lines), *words, *mean_and_error(row.bits)), strict=True))
+        )
+    return found
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """All numbers, one row a line."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(records(rows))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The numbers for people, in Markdown."""
+    lines = [
+        "| | sampler | calls | words as the many-call run | bits a character |",
+        "|---|---|---|---|---|",
+    ]
+    for record in records(rows):
+        words = "" if record["words"] is None else f"{_percent(record['words'])} ± {_percent(record['words_error'])}"
+        bits = f"{record['bits']:.3f} ± {record['bits_error']:.3f}"
+        lines.append(f"| {record['name']} | {record['sampler']} | {record['calls'] or ''} | {words} | {bits} |")
+    lines += [
+        "",
+        "| calls | words: distilled less best undistilled | bits a character: the same |",
+        "|---|---|---|",
+    ]
+    for nfe, words, words_error, bits, bits_error in gains(rows):
+        lines.append(f"| {nfe} | {_points(words)} ± {_points(words_error)[1:]} points | {bits:+.3f} ± {bits_error:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+def side_by_side(rows: Sequence[Row], nfe: int, count: int) -> str:
+    """The first lines of every sampler with so many calls beside the many-call run's, in Markdown."""
+    shown = [row for row in rows if row.nfe == nfe and row.name in NAMES]
+    many = next(row for row in rows if row.name == "many calls")
+    columns = [*shown, many]
+    lines = [
+        "| " + " | ".join(f"{row.name}, {row.nfe} calls" if row is not many else f"{row.nfe} calls" for row in columns) + " |",
+        "|" + "---|" * len(columns),
+    ]
+    for i in range(min(count, len(many.lines))):
+        lines.append("| " + " | ".join(row.lines[i] for row in columns) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def picture(rows: Sequence[Row]) -> Any:
+    """The chart: on the left the share of words that are the many-call run's, on the right bits a character.
+
+    Raises:
+        ImportError: altair is not there; the extra is named.
+    """
+    alt = require_altair()
+    found = records(rows)
+    points = [record for record in found if record["name"] in NAMES]
+    axis = alt.X("calls:Q", title="network calls (NFE)", axis=alt.Axis(values=sorted({each["calls"] for each in points})))
+    axis = axis.scale(zero=False, padding=12)
+    colour = alt.Color("name:N", sort=list(NAMES), scale=alt.Scale(domain=list(NAMES), range=list(LIGHT.methods[:3])))
+
+    def panel(field: str, title: str, rules: Sequence[tuple[str, float]], form: str) -> Any:
+        data = alt.Data(
+            values=[
+                {**each, "low": each[field] - 2 * each[f"{field}_error"], "high": each[field] + 2 * each[f"{field}_error"]}
+                for each in points
+            ]
+        )
+        base = alt.Chart(data, width=290, height=260, title=title)
+        height = alt.Y(f"{field}:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(format=form))
+        lines = base.mark_line(point=alt.OverlayMarkDef(size=60)).encode(axis, height, colour)
+        bars = base.mark_rule().encode(axis, alt.Y("low:Q"), alt.Y2("high:Q"), colour)
+        marks = alt.Chart(alt.Data(values=[{"what": what, "at": at} for what, at in rules]))
+        levels = marks.mark_rule(strokeDash=[4, 4]).encode(y="at:Q")
+        words = marks.mark_text(align="left", baseline="bottom", dx=4, dy=-2, color=LIGHT.ink).encode(
+            y="at:Q", x=alt.value(0), text="what:N"
+        )
+        return levels + words + bars + lines
+
+    by_name = {each["name"]: each for each in found}
+    many, again, real = (by_name[name] for name in ("many calls", "many calls, again", "real text"))
+    left = panel(
+        "words", "words as the many-call run", [(f"another solver, {again['calls']} calls", again["words"])], ".0%"
+    )
+    right = panel(
+        "bits",
+        "bits a character of the n-gram judge",
+        [(f"{many['calls']} calls", many["bits"]), ("real text", real["bits"])],
+        ".2f",
+    )
+    return (left | right).configure(**config(LIGHT))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"
