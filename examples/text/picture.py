@@ -77,40 +77,41 @@ def picture(rows: Sequence[Row]) -> Any:
     alt = require_altair()
     found = records(rows)
     points = [record for record in found if record["name"] in NAMES]
-    axis = alt.X("calls:Q", title="network calls (NFE)", axis=alt.Axis(values=sorted({each["calls"] for each in points})))
-    axis = axis.scale(zero=False, padding=12)
-    colour = alt.Color("name:N", sort=list(NAMES), scale=alt.Scale(domain=list(NAMES), range=list(LIGHT.methods[:3])))
+    calls = alt.X("calls:O", title="network calls (NFE)", axis=alt.Axis(labelAngle=0, grid=False))
+    # Side by side, so that one error bar does not hide another.
+    beside = alt.XOffset("name:N", sort=list(NAMES), scale=alt.Scale(paddingInner=0.8))
+    colour = alt.Color(
+        "name:N",
+        scale=alt.Scale(domain=list(NAMES), range=list(LIGHT.methods[:3])),
+        legend=alt.Legend(symbolType="circle", symbolSize=80),
+    )
 
     def panel(field: str, title: str, rules: Sequence[tuple[str, float]], form: str) -> Any:
-        data = alt.Data(
-            values=[
-                {**each, "low": each[field] - 2 * each[f"{field}_error"], "high": each[field] + 2 * each[f"{field}_error"]}
-                for each in points
-            ]
-        )
-        base = alt.Chart(data, width=290, height=260, title=title)
+        values = [
+            {**each, "low": each[field] - 2 * each[f"{field}_error"], "high": each[field] + 2 * each[f"{field}_error"]}
+            for each in points
+        ]
+        base = alt.Chart(alt.Data(values=values), width=290, height=260, title=title).encode(calls, beside, colour)
         height = alt.Y(f"{field}:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(format=form))
-        lines = base.mark_line(point=alt.OverlayMarkDef(size=60)).encode(axis, height, colour)
-        bars = base.mark_rule().encode(axis, alt.Y("low:Q"), alt.Y2("high:Q"), colour)
+        dots = base.mark_point(filled=True, size=70, opacity=1).encode(height)
+        bars = base.mark_rule(strokeWidth=1.5).encode(alt.Y("low:Q"), alt.Y2("high:Q"))
         marks = alt.Chart(alt.Data(values=[{"what": what, "at": at} for what, at in rules]))
         levels = marks.mark_rule(strokeDash=[4, 4]).encode(y="at:Q")
         words = marks.mark_text(align="left", baseline="bottom", dx=4, dy=-2, color=LIGHT.ink).encode(
             y="at:Q", x=alt.value(0), text="what:N"
         )
-        return levels + words + bars + lines
+        return levels + words + bars + dots
 
     by_name = {each["name"]: each for each in found}
     many, again, real = (by_name[name] for name in ("many calls", "many calls, again", "real text"))
-    left = panel(
-        "words", "words as the many-call run", [(f"another solver, {again['calls']} calls", again["words"])], ".0%"
-    )
+    left = panel("words", "words as the many-call run", [(f"another solver, {again['calls']} calls", again["words"])], ".0%")
     right = panel(
         "bits",
         "bits a character of the n-gram judge",
         [(f"{many['calls']} calls", many["bits"]), ("real text", real["bits"])],
         ".2f",
     )
-    return (left | right).configure(**config(LIGHT))
+    return (left | right).configure(**{**config(LIGHT), "background": LIGHT.paper})
 
 
 def _percent(share: float) -> str:

@@ -35,7 +35,7 @@ class Plan:
         seed: of everything random.
     """
 
-    steps: int = 3000
+    steps: int = 1400
     batch: int = 64
     rate: float = 2e-3
     channels: int = 128
@@ -47,7 +47,7 @@ class Plan:
 def trained(plan: Plan, lines: Tensor, words: int, path: Path, told: Callable[[str], None] = print) -> WordDenoiser:
     """The network that is kept in a file, after the training that it still lacks.
 
-    An interrupted training goes on with the file's weights, AdamW's averages begin anew.
+    A training that was interrupted, or that was of fewer steps, goes on with the file's weights; AdamW's averages begin anew.
 
     Args:
         plan: what to make.
@@ -64,7 +64,7 @@ def trained(plan: Plan, lines: Tensor, words: int, path: Path, told: Callable[[s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         net = WordDenoiser(frequencies, lines.shape[1], width=plan.width, channels=plan.channels, layers=plan.layers)
-    setting = json.dumps({**vars(plan), "words": words, "length": lines.shape[1]}, sort_keys=True)
+    setting = json.dumps({**vars(plan), "steps": None, "words": words, "length": lines.shape[1]}, sort_keys=True)
     done = _load(net, path, setting) if path.exists() else 0
     if done < plan.steps:
         _train(net, plan, lines, done, lambda step: _save(net, path, setting, step), told)
@@ -133,7 +133,9 @@ def _load(net: WordDenoiser, path: Path, setting: str) -> int:
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
     if metadata.get("setting") != setting:
-        raise ValueError(f"{path} holds a network of another setting, {metadata.get('setting')}: name another folder, or remove it")
+        raise ValueError(
+            f"{path} holds a network of another setting, {metadata.get('setting')}: name another folder, or remove it"
+        )
     net.load_state_dict(load_file(path))
     return int(metadata["steps"])
 
