@@ -137,7 +137,15 @@ def test_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     program.main(arguments)
     with (tmp_path / "table.csv").open(encoding="utf-8") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
-    assert set(rows) == {"real text", "many calls", "many calls, again", "plain", "best undistilled", "distilled"}
+    assert set(rows) == {
+        "real text",
+        "real words, shuffled",
+        "many calls",
+        "many calls, again",
+        "plain",
+        "best undistilled",
+        "distilled",
+    }
     assert float(rows["many calls"]["words"]) == 1 and rows["real text"]["words"] == ""
     assert all(0 < float(row["bits"]) < 10 for row in rows.values())
     assert dode.TableauSet.load(tmp_path / "distilled.json").nfe == (3,)

@@ -23,7 +23,7 @@ from . import corpus
 from .measure import Bench, measured
 from .network import as_denoiser
 from .ngrams import NGrams
-from .picture import picture, side_by_side, table, write_csv
+from .picture import picture, records, side_by_side, table, write_csv
 from .training import Plan, trained
 
 # Real lines that are judged, at the most.
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
     page = "\n".join([head, table(rows), *(f"{side_by_side(rows, nfe, _SHOWN)}" for nfe in args.nfe)])
     write_atomically(results["table.csv"], lambda path: write_csv(rows, path), overwrite=args.force)
     write_atomically(results["table.md"], lambda path: path.write_text(page, encoding="utf-8"), overwrite=args.force)
-    chart = picture(rows)
+    chart = picture(records(rows))
     write_atomically(
         results["text.png"], lambda path: chart.save(str(path), format="png", scale_factor=2), overwrite=args.force
     )

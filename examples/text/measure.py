@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 import dode
@@ -28,7 +29,7 @@ class Row:
     """A sampler, measured.
 
     Attributes:
-        name: "plain", "best undistilled", "distilled", "many calls" or "real text".
+        name: "plain", "best undistilled", "distilled", "many calls", or what real text it is.
         sampler: solver and grid.
         nfe: network calls; 0 for real text.
         agreement: of each line the share of words that equal the many-call run's, (lines,); None for real text.
@@ -116,6 +117,7 @@ def measured(
     other = bench.words(bench.second_reference(), noise)
     rows = [
         bench.row("real text", "", 0, real, None),
+        bench.row("real words, shuffled", "", 0, shuffled(real, seed), None),
         bench.row("many calls", str(REFERENCE[0]), bench.many, reference, reference),
         bench.row("many calls, again", str(PAIR[0][0]), bench.many, other, reference),
     ]
@@ -129,6 +131,12 @@ def measured(
             words = bench.words(each, noise)
             rows.append(bench.row(name, described(each), each.nfe, words, reference))
     return rows
+
+
+def shuffled(lines: Tensor, seed: int) -> Tensor:
+    """The words of each line in a random order, (lines, length)."""
+    order = torch.rand(lines.shape, generator=torch.Generator().manual_seed(seed)).argsort(1)
+    return lines.gather(1, order)
 
 
 def described(tableau: dode.Tableau) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,25 +68,29 @@ def side_by_side(rows: Sequence[Row], nfe: int, count: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def picture(rows: Sequence[Row]) -> Any:
-    """The chart: on the left the share of words that are the many-call run's, on the right bits a character.
+def picture(found: Sequence[Mapping[str, Any]]) -> Any:
+    """The chart: on the left the share of words that are the many-call run's, on the right bits a character; bars are two standard errors.
+
+    Args:
+        found: from `records`.
 
     Raises:
         ImportError: altair is not there; the extra is named.
     """
     alt = require_altair()
-    found = records(rows)
     points = [record for record in found if record["name"] in NAMES]
-    calls = alt.X("calls:O", title="network calls (NFE)", axis=alt.Axis(labelAngle=0, grid=False))
+    calls = alt.X(
+        "calls:O", title="network calls (NFE)", axis=alt.Axis(labelAngle=0, grid=False), scale=alt.Scale(paddingInner=0.5)
+    )
     # Side by side, so that one error bar does not hide another.
-    beside = alt.XOffset("name:N", sort=list(NAMES), scale=alt.Scale(paddingInner=0.8))
+    beside = alt.XOffset("name:N", sort=list(NAMES), scale=alt.Scale(paddingInner=0.2))
     colour = alt.Color(
         "name:N",
         scale=alt.Scale(domain=list(NAMES), range=list(LIGHT.methods[:3])),
         legend=alt.Legend(symbolType="circle", symbolSize=80),
     )
 
-    def panel(field: str, title: str, rules: Sequence[tuple[str, float]], form: str) -> Any:
+    def panel(field: str, title: str, rules: Sequence[tuple[str, float]], side: str, form: str) -> Any:
         values = [
             {**each, "low": each[field] - 2 * each[f"{field}_error"], "high": each[field] + 2 * each[f"{field}_error"]}
             for each in points
@@ -97,25 +101,28 @@ def picture(rows: Sequence[Row]) -> Any:
         bars = base.mark_rule(strokeWidth=1.5).encode(alt.Y("low:Q"), alt.Y2("high:Q"))
         marks = alt.Chart(alt.Data(values=[{"what": what, "at": at} for what, at in rules]))
         levels = marks.mark_rule(strokeDash=[4, 4]).encode(y="at:Q")
-        words = marks.mark_text(align="left", baseline="bottom", dx=4, dy=-2, color=LIGHT.ink).encode(
+        words = marks.mark_text(align="left", baseline=side, dx=4, dy=4 if side == "top" else -2, color=LIGHT.ink).encode(
             y="at:Q", x=alt.value(0), text="what:N"
         )
         return levels + words + bars + dots
 
     by_name = {each["name"]: each for each in found}
     many, again, real = (by_name[name] for name in ("many calls", "many calls, again", "real text"))
-    left = panel("words", "words as the many-call run", [(f"another solver, {again['calls']} calls", again["words"])], ".0%")
+    left = panel(
+        "words", "words as the many-call run", [(f"another solver, {again['calls']} calls", again["words"])], "top", ".0%"
+    )
     right = panel(
         "bits",
         "bits a character of the n-gram judge",
         [(f"{many['calls']} calls", many["bits"]), ("real text", real["bits"])],
+        "bottom",
         ".2f",
     )
     return (left | right).configure(**{**config(LIGHT), "background": LIGHT.paper})
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.2f} %"
 
 
 def _points(share: float) -> str:

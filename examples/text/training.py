@@ -35,7 +35,7 @@ class Plan:
         seed: of everything random.
     """
 
-    steps: int = 1400
+    steps: int = 2200
     batch: int = 64
     rate: float = 2e-3
     channels: int = 128
