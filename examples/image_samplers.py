@@ -15,13 +15,13 @@ from dode.denoisers import Denoiser
 from dode.distances import mean_square_distance
 from dode.distillation import PAPER
 from dode.fine import REFERENCE
-from dode.grids import GridFamily, LogSNR, Power, Quadratic, Shifted, Uniform
+from dode.grids import GridFamily, Karras, LogSNR, Power, Quadratic, Shifted, Uniform
 from dode.schedules import NoiseSchedule
 from dode.tableau import Tableau
 
 # Of these the best undistilled solver is taken. docs/choosing.md: one of them wins at 4 to 8 calls on every bundled network.
 SOLVERS = ("ddim", "deis", "dpm-solver++", "unipc")
-GRIDS = (Uniform(), Power(exponent=1.2), Quadratic(), Shifted(shift=3.0), LogSNR())
+GRIDS = (Uniform(), Power(exponent=1.2), Quadratic(), Shifted(shift=3.0), LogSNR(), Karras())
 
 Run = Callable[[Tableau], Tensor]
 

@@ -61,7 +61,7 @@ def of_labels(images: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
     return result
 
 
-def generated(denoiser: Denoiser, labels: Tensor, seed: int, stream: int, nfe: int = 20) -> Tensor:
+def generated(denoiser: Denoiser, labels: Tensor, seed: int, stream: int, nfe: int = 12) -> Tensor:
     """Images (n, *shape) that a network makes of these classes, in place of photographs."""
     noise = standard_noise(seed, len(labels), denoiser.shape or (), stream=stream)
     tableau = dode.solver("deis").tableau(denoiser.schedule, nfe, "mixed")
