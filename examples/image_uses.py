@@ -129,8 +129,8 @@ def interpolation(subject: Subject, samplers: Samplers, material: Material) -> U
     """Paths of `POINTS` images between two noises, a class a path; as many paths as there is noise for, one at the least."""
     paths = max(1, len(material.noise) // POINTS)
     noise = spherical(*material.noise[: 2 * paths].chunk(2), torch.linspace(0, 1, POINTS))
-    # From the last class on: boots and bags change more to the eye than shirts.
-    labels = (9 - torch.arange(paths)).remainder(10).repeat_interleave(POINTS)
+    # The picture shows the first path: of bags, which differ more than boots or shirts.
+    labels = (8 - torch.arange(paths)).remainder(10).repeat_interleave(POINTS)
     made = {name: dode.sample(subject.guided, t, noise, **condition(subject.guided, labels)) for name, t in samplers.named()}
     return Use("interpolation", str(subject.nfe), made, _wanted(subject, labels), _titles(samplers))
 
@@ -197,19 +197,18 @@ def inversion(subject: Subject, other: Material, material: Material) -> list[Use
         distilled=subject.distilled(net),
         many=far_down,
     )
-    first, best, far = (up(t, material) for t in (base_tableau(schedule, subject.solver, nfe, reverse=True), best_up, far_up))
-    few = {"base": first, "best undistilled": best, "distilled": best, "many calls": far}
-    titles = {name: f"{best_up.title} up, {title} down" for name, title in _titles(samplers).items()}
+    base_up = base_tableau(schedule, subject.solver, nfe, reverse=True)
+    first, best, far = ((tableau, up(tableau, material)) for tableau in (base_up, best_up, far_up))
+    few = dict(zip(_titles(samplers), (first, best, best, far), strict=True))
     found = []
     for what, cond, label in (("round trip", source, subject.edit[0]), ("edit by inversion", target, subject.edit[1])):
         wanted = _wanted(subject, torch.tensor([label]).expand(len(material.noise)))
-        # The run with many calls both ways is the same in both uses.
-        back = {name: dode.sample(net, t, few[name], **cond) for name, t in samplers.named()}
-        seen = {name: back[name] if few[name] is far else dode.sample(net, t, far, **cond) for name, t in samplers.named()}
-        for way, made, calls in (
-            (f"{nfe} calls up", back, f"{nfe} + {nfe}"),
-            ("many calls up", seen, f"{subject.many} + {nfe}"),
+        for way, ups, calls in (
+            (f"{nfe} calls up", few, f"{nfe} + {nfe}"),
+            ("many calls up", dict.fromkeys(few, far), f"{subject.many} + {nfe}"),
         ):
+            made = {name: dode.sample(net, t, ups[name][1], **cond) for name, t in samplers.named()}
+            titles = {name: f"{ups[name][0].title} up, {title} down" for name, title in _titles(samplers).items()}
             found.append(Use(f"{what}, {way}", calls, made, wanted, titles, material.originals))
     return found
 
