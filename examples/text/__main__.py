@@ -76,10 +76,11 @@ def run(args: argparse.Namespace) -> None:
     real = vocabulary.lines(text.held_out, overlapping=False)[:_REAL]
     rows = measured(bench, distilled.tableaux, real, lines=args.lines, tried=args.tried, seed=args.seed, told=_told)
 
-    parameters = sum(each.numel() for each in net.parameters())
+    parameters = sum(each.numel() for each in net.parameters()) / 1e6
     head = (
-        f"{len(lines)} lines of {corpus.LENGTH} tokens, {len(vocabulary.words)} words; {parameters / 1e6:.1f} M parameters, {args.steps} steps of "
-        f"{args.batch} lines; distilled: {args.solver}, {args.effort}, {spent:.0f} s of processor time; torch {torch.__version__}.\n"
+        f"{len(lines)} lines of {corpus.LENGTH} tokens, {len(vocabulary.words)} words; {parameters:.1f} M parameters, "
+        f"{args.steps} steps of {args.batch} lines; distilled: {args.solver}, {args.effort}, {spent:.0f} s of processor time; "
+        f"torch {torch.__version__}.\n"
     )
     page = "\n".join([head, table(rows), *(side_by_side(rows, nfe, _SHOWN) for nfe in args.nfe)])
     distilled.save(results["distilled.json"], overwrite=args.force)
