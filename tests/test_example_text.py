@@ -166,6 +166,7 @@ def test_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--channels", "6"], "multiple of 4"),
         (["--solver", "eular"], "eular"),
         (["--words", "0"], "--words"),
+        (["--chapters", "9"], "--chapters"),
     ],
 )
 def test_bad_options_are_one_line(given: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     try:
         run(_arguments(arguments))
-    except (ImportError, ValueError, OSError) as error:
+    except (ImportError, ValueError, FloatingPointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ImportError: the corpus or altair is not installed.
         ValueError: an option that cannot be.
+        FloatingPointError: the network gives NaN or infinite values.
         OSError: a result exists and is not to be overwritten, or cannot be written.
     """
     require_altair()
@@ -62,26 +63,27 @@ def run(args: argparse.Namespace) -> None:
     if len(lines) < args.batch:
         raise ValueError(f"the corpus has {len(lines)} lines of the {args.words} most frequent words: take more --words")
     plan = Plan(args.steps, args.batch, channels=args.channels, layers=args.layers, seed=args.seed)
-    net = trained(plan, lines, args.words, args.out / "network.safetensors", _told)
+    net = trained(plan, lines, len(vocabulary.words), args.out / "network.safetensors", _told)
     denoiser = as_denoiser(net)
 
     began = time.process_time()
     _told(f"distilling {args.solver} for {', '.join(map(str, args.nfe))} calls")
     distilled = dode.distill(denoiser, args.solver, nfe=args.nfe, effort=args.effort, seed=args.seed, held_out=0)
     spent = time.process_time() - began
-    distilled.save(results["distilled.json"], overwrite=args.force)
 
     _told("counting n-grams")
     bench = Bench(net, denoiser, vocabulary, NGrams(map(corpus.written, text.judge)), args.many)
     real = vocabulary.lines(text.held_out, overlapping=False)[:_REAL]
     rows = measured(bench, distilled.tableaux, real, lines=args.lines, tried=args.tried, seed=args.seed, told=_told)
 
-    parameters = sum(each.numel() for each in net.parameters())
+    parameters = sum(each.numel() for each in net.parameters()) / 1e6
     head = (
-        f"{len(lines)} lines of {corpus.LENGTH} tokens, {args.words} words; {parameters / 1e6:.1f} M parameters, {args.steps} steps of "
-        f"{args.batch} lines; distilled: {args.solver}, {args.effort}, {spent:.0f} s of processor time; torch {torch.__version__}.\n"
+        f"{len(lines)} lines of {corpus.LENGTH} tokens, {len(vocabulary.words)} words; {parameters:.1f} M parameters, "
+        f"{args.steps} steps of {args.batch} lines; distilled: {args.solver}, {args.effort}, {spent:.0f} s of processor time; "
+        f"torch {torch.__version__}.\n"
     )
-    page = "\n".join([head, table(rows), *(f"{side_by_side(rows, nfe, _SHOWN)}" for nfe in args.nfe)])
+    page = "\n".join([head, table(rows), *(side_by_side(rows, nfe, _SHOWN) for nfe in args.nfe)])
+    distilled.save(results["distilled.json"], overwrite=args.force)
     write_atomically(results["table.csv"], lambda path: write_csv(rows, path), overwrite=args.force)
     write_atomically(results["table.md"], lambda path: path.write_text(page, encoding="utf-8"), overwrite=args.force)
     chart = picture(records(rows))
@@ -116,10 +118,13 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     for name in ("lines", "tried", "many", "words", "steps", "batch", "channels", "layers"):
         if (value := getattr(args, name)) < 1:
             parser.error(f"--{name} must be at least 1, got {value}")
+    if args.chapters is not None and args.chapters < 10:
+        parser.error(f"--chapters must be at least 10, so that each part of the corpus has one, got {args.chapters}")
     if args.channels % 4:
         parser.error(f"--channels must be a multiple of 4, got {args.channels}")
     if bad := [nfe for nfe in args.nfe if not 1 <= nfe <= args.many]:
         parser.error(f"--nfe must lie between 1 and the {args.many} calls of the reference, got {bad[0]}")
+    args.nfe = sorted(set(args.nfe))
     return args
 
 
