@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -269,24 +270,18 @@ class Method:
             return attempt
         entry = None if self.cache is None else self._checkpoint(self.cache, start, (left, times, steps))
         with self.ledger.count("end-to-end"):
-            refined = self._refined(start, left, times=times, iterations=steps, entry=entry)
+            refined = self._refined(start, left, iterations=steps, entry=entry, times=times)
         self.ledger.saved += refined.saved
         found = self._judge(self._label(times, attempt.name), refined.tableau) if refined.better else attempt.refined
         before = attempt.outcome.refined
         refined = refined if before is None else before.followed_by(refined)
         return replace(attempt, refined=found, outcome=replace(attempt.outcome, refined=refined))
 
-    def _refined(self, start: Tableau, budget: float, *, times: bool, iterations: int, entry: Entry | None) -> Refined:
+    def _refined(self, start: Tableau, budget: float, *, iterations: int, entry: Entry | None, **how: Any) -> Refined:
+        """The end-to-end fit of a start; `how`: what is fitted, as `refine` takes it."""
         assert self.validation is not None
         return refine(
-            self.denoiser,
-            start,
-            self.fit,
-            self.validation,
-            budget=budget,
-            times=times,
-            iterations=iterations,
-            checkpoint=entry,
+            self.denoiser, start, self.fit, self.validation, budget=budget, iterations=iterations, checkpoint=entry, **how
         )
 
     def _label(self, times: bool, name: str) -> str:

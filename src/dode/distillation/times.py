@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from dode.cache import Entry
 from dode.distillation.batch import Batch
 from dode.distillation.choice import Candidate, end_errors
 from dode.distillation.directions import Directions
-from dode.distillation.end_to_end import Refined, refine
+from dode.distillation.end_to_end import Refined
 from dode.distillation.greedy import no_fit
 from dode.distillation.method import BASE, Attempt, Method, Outcome
 from dode.distillation.ruled import Ruled
@@ -78,7 +79,7 @@ class Times(Method):
         few = replace(self, fit=_part(self.fit), validation=_part(self.validation))
         with self.ledger.count("end-to-end"):
             left = (self.budget - self.ledger.charged) * share
-            return few._refined(start, left, times=True, iterations=_STEPS, entry=None).tableau
+            return few._refined(start, left, iterations=_STEPS, entry=None).tableau
 
     def once_more(self, before: Outcome) -> Outcome:
         """What was found with other data, improved on these."""
@@ -88,19 +89,9 @@ class Times(Method):
             attempt = self._pursued(attempt, times=True)
         return self._settled(attempt.outcome, [bases, *attempt.candidates])
 
-    def _refined(self, start: Tableau, budget: float, *, times: bool, iterations: int, entry: Entry | None) -> Refined:
+    def _refined(self, start: Tableau, budget: float, *, iterations: int, entry: Entry | None, **how: Any) -> Refined:
         stops = Ruled.on(start, self.solver, self.denoiser.schedule, self.denoiser.output)
-        assert self.validation is not None
-        return refine(
-            self.denoiser,
-            start,
-            self.fit,
-            self.validation,
-            budget=budget,
-            stops=stops,
-            iterations=iterations,
-            checkpoint=entry,
-        )
+        return super()._refined(start, budget, iterations=iterations, entry=entry, stops=stops)
 
     def _label(self, times: bool, name: str) -> str:
         return "learned times" + (f", from {name}" if name else "")

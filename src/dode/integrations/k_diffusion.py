@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dode.integrations.export.steps import check_exportable
 from dode.integrations.frames import frame_of, in_frame, levels, scales
 from dode.integrations.sigma_sampler import SigmaSampler
 from dode.tableau import Tableau
@@ -44,14 +45,7 @@ def tables(tableaux: Any) -> list[dict[str, Any]]:
 
 
 def _table(tableau: Tableau) -> dict[str, Any]:
-    if tableau.times[-1] > tableau.times[0]:
-        raise ValueError("the tableau runs upwards, to invert: make one that samples")
-    if tableau.first == "mean" and tableau.mean is None:
-        raise ValueError(
-            "the tableau begins with a mean output for each condition, made when sampling, which other programs have no place for: distil "
-            "with firsts=['network', 'zero'], or --effort fast"
-        )
-    tableau.warn_if_changed()
+    check_exportable(tableau)
     rows = in_frame(tableau)
     b = rows.b.copy()
     made: dict[str, Any] = {

@@ -51,14 +51,7 @@ def steps_of(tableau: Tableau, prediction: str) -> list[Step]:
     Raises:
         ValueError: it runs upwards, its first output is made when sampling, or a network of that prediction cannot be asked at its times.
     """
-    if tableau.times[-1] > tableau.times[0]:
-        raise ValueError("the tableau runs upwards, to invert: only one that samples is exported (made without reverse=True)")
-    if tableau.first == "mean" and tableau.mean is None:
-        raise ValueError(
-            "its first output is the network's mean for each condition, which dode makes when it samples and no file can hold: distil "
-            "with firsts=['network', 'zero'], and export that"
-        )
-    tableau.warn_if_changed()
+    check_exportable(tableau)
     steps = []
     for k, (row, point) in enumerate(zip(tableau_program(tableau, prediction), tableau.points[:-1], strict=True)):
         edm = prediction == "edm"
@@ -66,6 +59,22 @@ def steps_of(tableau: Tableau, prediction: str) -> list[Step]:
         # A row of zeros is a state of zeros.
         steps.append(Step(asked, point.alpha if edm else 1.0, row.terms or ((2 * k, 0.0),), row.released))
     return steps
+
+
+def check_exportable(tableau: Tableau) -> None:
+    """Refuse what no other program runs; a changed file is warned of.
+
+    Raises:
+        ValueError: the tableau runs upwards, or its first output is made when sampling.
+    """
+    if tableau.times[-1] > tableau.times[0]:
+        raise ValueError("the tableau runs upwards, to invert: only one that samples is exported (made without reverse=True)")
+    if tableau.first == "mean" and tableau.mean is None:
+        raise ValueError(
+            "its first output is the network's mean for each condition, which dode makes when it samples and other programs have no place "
+            "for: distil with firsts=['network', 'zero'] (--firsts network,zero), and export that"
+        )
+    tableau.warn_if_changed()
 
 
 def prediction_of(tableau: Tableau, given: str | None = None) -> str:
