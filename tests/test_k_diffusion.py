@@ -376,7 +376,7 @@ def test_a_mean_of_another_shape_or_by_condition_is_refused() -> None:
     sampler = k_diffusion.sampler(tableau)
     with pytest.raises(ValueError, match=r"the tableau begins with a mean of shape \(2, 5\), and x has \(2, 4\)"):
         sampler(model, noise_of(), sampler.sigmas(), disable=True)
-    with pytest.raises(ValueError, match="a mean output for each condition.*distil with firsts=\\['network', 'zero'\\]"):
+    with pytest.raises(ValueError, match="mean for each condition.*distil with firsts=\\['network', 'zero'\\]"):
         k_diffusion.sampler(dataclasses.replace(tableau, mean=None))
 
 
