@@ -1,6 +1,6 @@
 """Exports and compiled runs: what a step costs beside the network, and how near their samples are to those of `dode.sample`.
 
-    python benchmarks/exports.py [--repeats 9] [--out docs/benchmarks]
+    python benchmarks/exports.py [--repeats 9] [--inductor] [--out docs/benchmarks]
 
 Every line is of times taken in turn in one process; medians over the repetitions. The networks are exported by torch.onnx.export and
 compiled with inductor here, which takes minutes.
@@ -45,6 +45,7 @@ class ByPosition(nn.Module):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--inductor", action="store_true", help="compile the bundled networks too, minutes for each")
     parser.add_argument("--out", type=Path, help="folder for the page")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -58,13 +59,15 @@ def main() -> None:
         "",
         *overhead(10 * args.repeats),
         "",
-        *whole_runs(args.repeats),
+        *compiled(10 * args.repeats),
+        "",
+        *whole_runs(args.repeats, args.inductor),
     ]
     publish(lines, "exports", args.out)
 
 
 def overhead(repeats: int) -> list[str]:
-    """A step of `dode.sample`, of the Python file and of both compiled, over a network of one multiplication."""
+    """A step of `dode.sample` and of the Python file, over a network of one multiplication."""
     schedule = dode.schedules.VP.linear()
     lines = [
         f"## A step beside the network, µs ({STEPS} steps, less as many calls of a network that multiplies once)",
@@ -97,12 +100,39 @@ def overhead(repeats: int) -> list[str]:
     return lines
 
 
-def whole_runs(repeats: int) -> list[str]:
+def compiled(repeats: int) -> list[str]:
+    """Whole runs over a network of two operations, in one graph of inductor and eager."""
+    schedule = dode.schedules.VP.linear()
+    lines = [
+        f"## Compiled whole, `torch.compile(fullgraph=True)` with inductor, over eager: a network of two operations, NFE {NFE}",
+        "",
+        "| solver | states | ratio of times | largest difference of a number | compiled in, s |",
+        "|---|---|---|---|---|",
+    ]
+    for solver in ("ddim", "deis"):
+        denoiser = dode.Denoiser(lambda x, t: torch.tanh(x) * 0.5, schedule)
+        tableau, noise = dode.solver(solver).tableau(schedule, NFE), torch.randn(16, 3, 32, 32)
+        run = torch.compile(lambda noise, d=denoiser, tableau=tableau: dode.sample(d, tableau, noise), fullgraph=True)
+        began = time.perf_counter()
+        run(noise)
+        seconds = time.perf_counter() - began
+
+        def eager(d: Any = denoiser, tableau: Any = tableau, noise: Tensor = noise) -> Tensor:
+            found: Tensor = dode.sample(d, tableau, noise)
+            return found
+
+        ours, theirs = in_turn([(eager, None), (lambda run=run, noise=noise: run(noise), None)], repeats)
+        shape = tuple(noise.shape)
+        lines.append(f"| {solver} | {shape} | {theirs / ours:.2f} | {largest(run(noise), eager())} | {seconds:.0f} |")
+    return lines
+
+
+def whole_runs(repeats: int, inductor: bool) -> list[str]:
     """Whole runs with the bundled networks, over `dode.sample`."""
     lines = [
         f"## Whole runs over `dode.sample`, DPM-Solver++ 2M, NFE {NFE}, {BATCH} samples",
         "",
-        "| network | run | ratio of times | largest difference of a pixel | to the run in float64 (`dode.sample` in float32) | made in, s |",
+        "| network | run | ratio of times | largest difference of a pixel | to float64 (`dode.sample`'s) | made in, s |",
         "|---|---|---|---|---|---|",
     ]
     for name in ("fashion", "fashion-flow"):
@@ -118,7 +148,10 @@ def whole_runs(repeats: int) -> list[str]:
             return found
 
         runs: dict[str, tuple[Callable[[], Tensor], float]] = {}
-        for what, make in (("Python file", as_file), ("ONNX, onnxruntime", as_onnx), ("`torch.compile`, inductor", as_compiled)):
+        makers = {"Python file": as_file, "ONNX, onnxruntime": as_onnx}
+        if inductor:
+            makers["network by `torch.compile`, inductor"] = as_compiled
+        for what, make in makers.items():
             began = time.perf_counter()
             run = make(denoiser, tableau, noise, cond)
             run()
@@ -160,8 +193,8 @@ def as_onnx(denoiser: dode.Denoiser, tableau: dode.Tableau, noise: Tensor, cond:
 
 
 def as_compiled(denoiser: dode.Denoiser, tableau: dode.Tableau, noise: Tensor, cond: dict[str, Any]) -> Callable[[], Tensor]:
-    run = torch.compile(lambda noise, **cond: dode.sample(denoiser, tableau, noise, **cond), fullgraph=True)
-    return lambda: run(noise, **cond)
+    held = denoiser.replace(net=torch.compile(denoiser.net))
+    return lambda: dode.sample(held, tableau, noise, **cond)
 
 
 def largest(one: Tensor, other: Tensor) -> str:
