@@ -2,8 +2,8 @@
 
     python benchmarks/exports.py [--repeats 9] [--inductor] [--out docs/benchmarks]
 
-Every line is of times taken in turn in one process, the quickest of the repetitions: what other work on the machine does not hold up. The networks are exported by torch.onnx.export and
-compiled with inductor here, which takes minutes.
+Every line is of times taken in turn in one process, the quickest of the repetitions: what other work on the machine does not hold up.
+The networks are exported by torch.onnx.export and compiled with inductor here, which takes minutes.
 """
 
 from __future__ import annotations

@@ -113,11 +113,11 @@ def test_one_of_a_set_and_what_cannot_be_exported(tmp_path: Path) -> None:
     assert '"nfe": 4' not in done.stdout
     said = done.stderr.replace("\n", " ")
     assert "nodes for 3 NFE" in said
-    assert "asks such a model at whole times alone, and t = 999 is none" not in said
+    assert "asks such a model at whole times alone, and t = 665.667 is none" in said
     for options, message in (
         (("--nfe", "5"), "there is no tableau of 5 evaluations: there are 3 and 4"),
-        (("--final",), "--final and --unshift are of lists, and --to comfyui writes nodes: leave them out"),
-        (("--unshift", "3"), "--final and --unshift are of lists"),
+        (("--final",), "--final is of --to times and sigmas, not of comfyui"),
+        (("--unshift", "3"), "--unshift is of --to sigmas, not of comfyui"),
     ):
         with pytest.raises(ValueError, match=message):
             raise run("export", file, "--to", "comfyui", *options).exception
@@ -125,6 +125,18 @@ def test_one_of_a_set_and_what_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="pure noise"):
         raise run("export", tmp_path / "zero.json", "--to", "comfyui", "--out", tmp_path / "zero.py").exception
     assert not (tmp_path / "zero.py").exists()
+
+
+def test_the_scheduler_of_a_pipeline_is_exported_whole(tmp_path: Path) -> None:
+    from diffusers import DDPMScheduler
+
+    from dode.integrations.diffusers import DodeScheduler
+
+    tableaux = [dode.solver("ddim").tableau(VP.linear(), nfe) for nfe in (3, 4)]
+    DodeScheduler.from_tableaux(tableaux, DDPMScheduler()).save_pretrained(tmp_path / "held")
+    done = run("export", tmp_path / "held", "--to", "comfyui")
+    assert done.exit_code == 0, done.output
+    assert "nodes for 3 and 4 NFE" in done.stderr
 
 
 def test_what_comfyui_would_round_is_said() -> None:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import math
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("altair")
-pytest.importorskip("vl_convert")
-pytest.importorskip("gymnasium")
-pytest.importorskip("mujoco")
-FOLDER = Path(__file__).parents[1] / "examples" / "control"
-sys.path.insert(0, str(FOLDER))
+import dode
 
-import measuring  # noqa: E402
-import policy  # noqa: E402
-import reaching  # noqa: E402
+for library in ("altair", "vl_convert", "gymnasium", "mujoco"):
+    pytest.importorskip(library)
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import dode  # noqa: E402
+from examples.control import __main__ as program  # noqa: E402
+from examples.control import measuring, policy, reaching  # noqa: E402
 
 TINY = [
     "--calls",
@@ -46,24 +42,23 @@ TINY = [
 
 def example(*arguments: str) -> None:
     """Run it as the command line does."""
-    spec = importlib.util.spec_from_file_location("control_example", FOLDER / "__main__.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main([*TINY, *arguments])
+    program.main([*TINY, *arguments])
 
 
-@pytest.fixture(autouse=True)
-def few_observations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "_OBSERVATIONS", 64)
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Few observations and few timed decisions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "_OBSERVATIONS", 64)
+        patch.setattr(measuring, "_TIMED", 3)
+        yield
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the results of a tiny run."""
     folder = tmp_path_factory.mktemp("control")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measuring, "_OBSERVATIONS", 64)
-        example("--out", str(folder))
+    example("--out", str(folder))
     return folder
 
 
@@ -118,6 +113,7 @@ def test_the_same_seed_trains_the_same_network() -> None:
         (("--steps", "0"), "a whole number of at least 1 is needed, got '0'"),
         (("--executed", "17"), "--executed must be at most 16, got 17"),
         (("--calls", "two"), "got 'two'"),
+        (("--calls", "2,100"), "--calls must be at most 99, got 100"),
     ],
 )
 def test_bad_input_is_one_line(out: Path, arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:

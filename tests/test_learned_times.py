@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from mixture import mixture_denoiser
+from typer.testing import CliRunner
 
 import dode
 from dode.cache import Cache
+from dode.cli import app
 from dode.conditions import as_condition
 from dode.denoisers import Denoiser
 from dode.distillation import linearisation
@@ -182,3 +184,25 @@ def test_summary_and_file_say_what_it_is(tmp_path: Path) -> None:
 def test_what_has_no_place_is_refused(solver: Any, options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         dode.distill(denoiser_of(VP.linear()), solver, 4, **{"learn": "times", **options})
+
+
+def test_the_command_learns_times_and_prints_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "curved.py").write_text(
+        "import dode\n"
+        "def network():\n"
+        "    return dode.Denoiser(lambda x, t: (0.7 * x).tanh() + 0.1, dode.schedules.VP.linear(), shape=(4,), name='curved')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    command, quick = CliRunner(), ["--samples", "16", "--validation", "8", "--held-out", "4", "--budget", "4000"]
+    made = ["distill", "curved:network", "--solver", "unipc", "--nfe", "3,4", "--learn", "times", "--out", "times.json"]
+    assert command.invoke(app, [*made, *quick], catch_exceptions=False).exit_code == 0
+    held = dode.TableauSet.load("times.json")
+    assert held.nfe == (3, 4) and all(tableau.solver == "unipc" for tableau in held)
+    printed = command.invoke(app, ["export", "times.json", "--nfe", "4", "--to", "times"], catch_exceptions=False)
+    assert [float(t) for t in printed.stdout.split(",")] == pytest.approx(held[4].times[:-1])
+    shown = command.invoke(app, ["show", "times.json"], catch_exceptions=False)
+    assert "the solver as it is" in shown.stdout
+    plain = ["distill", "curved:network", "--nfe", "3", "--effort", "fast", "--firsts", "network", "--out", "plain.json"]
+    assert command.invoke(app, [*plain, *quick], catch_exceptions=False).exit_code == 0
+    assert all("D0" not in trial["name"] for trial in dode.Tableau.load("plain.json").meta["distillation"]["trials"])

@@ -1,6 +1,6 @@
 """A robot arm that decides in one to four network calls: a diffusion policy with DDIM, the best undistilled solver, and a distilled one.
 
-    python examples/control --out control
+    python -m examples.control --out control
 
 Trains a diffusion policy on demonstrations of a scripted expert (gymnasium's Reacher-v5), tries every number of calls in the same episodes
 from the same noise, and writes control.csv, control.md, control.svg and control.png, with the distilled solvers, distilled-N.json. The
@@ -19,21 +19,19 @@ from rich.console import Console
 
 from dode.charts import require_altair
 from dode.files import check_writable, write_atomically
-
-try:
-    from measuring import DISTILLED, Trials, ways
-    from policy import Network, load, save, train
-    from reaching import HORIZON, Stream, demonstrations, expert_returns
-    from tables import as_csv, as_markdown, picture, rows_of
-except ImportError as error:
-    raise SystemExit(f"{error}: pip install 'dode[examples,report]'") from None
+from examples.control.measuring import DISTILLED, MANY, Trials, ways
+from examples.control.policy import Network, load, save, train
+from examples.control.reaching import HORIZON, Stream, demonstrations, expert_returns
+from examples.control.tables import as_csv, as_markdown, picture, rows_of
 
 # Seeds of the episodes of two runs are that far apart.
 _APART = 10_000
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("control", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m examples.control", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("control"), help="folder for the results, made if it is not there")
     parser.add_argument("--calls", type=_numbers, default=[1, 2, 3, 4], help="network calls of a decision, such as 1,2,4")
     parser.add_argument("--episodes", type=_number, default=100, help="episodes that each way is tried in")
@@ -42,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--demonstrations", type=_number, default=1000, help="episodes of the expert to learn from")
     parser.add_argument("--steps", type=_number, default=10_000, help="steps of the training")
-    parser.add_argument("--effort", choices=("fast", "balanced", "thorough"), default="thorough", help="of the distillation")
+    parser.add_argument("--effort", choices=("fast", "balanced", "thorough"), default="balanced", help="of the distillation")
     parser.add_argument(
-        "--samples", type=partial(_number, least=8), default=512, help="chunks that are fitted, and that choose"
+        "--samples", type=partial(_number, least=8), default=1024, help="chunks that are fitted, and that choose"
     )
     parser.add_argument("--seed", type=partial(_number, least=0), default=0, help="the same seed gives the same returns")
     parser.add_argument("--force", action="store_true", help="replace what is in the folder, also a network of other numbers")
@@ -52,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         run(args)
     except (ValueError, OSError, ImportError) as error:
-        parser.error(str(error))
+        parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -61,11 +59,15 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError: a number that cannot be, or a network in the folder that was made with others.
         OSError: results are there, or cannot be written.
-        ImportError: a library of the extra "report" is not installed.
+        ImportError: a library of the extras "examples" and "report" is not installed.
     """
-    for name, most in {"episodes": _APART, "executed": HORIZON}.items():
-        if getattr(args, name) > most:
-            raise ValueError(f"--{name} must be at most {most}, got {getattr(args, name)}")
+    for name, given, most in (
+        ("episodes", args.episodes, _APART),
+        ("executed", args.executed, HORIZON),
+        ("calls", max(args.calls), MANY - 1),
+    ):
+        if given > most:
+            raise ValueError(f"--{name} must be at most {most}, got {given}")
     require_altair()
     args.out.mkdir(parents=True, exist_ok=True)
     results = {kind: args.out / f"control.{kind}" for kind in ("csv", "md", "svg", "png")}

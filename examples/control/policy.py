@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import torch
-from reaching import HORIZON, JOINTS, OBSERVATION
 from rich.progress import track
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -15,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import dode
 from dode.files import write_atomically
+from examples.control.reaching import HORIZON, JOINTS, OBSERVATION
 
 SCHEDULE = dode.schedules.CosineVP()
 _WIDTH, _BLOCKS, _FREQUENCIES, _BATCH = 128, 3, 32, 256

@@ -13,11 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+try:
+    import gymnasium as gym
+except ImportError:
+    raise ImportError("the task needs gymnasium: pip install 'dode[examples]'") from None
 
 Array = npt.NDArray[np.float64]
 # Angles of a chunk, as in arXiv 2303.04137.
@@ -39,7 +43,10 @@ class JointAngles(gym.ActionWrapper):
     """Reacher-v5 whose actions are angles for shoulder and elbow, (2,) radians."""
 
     def __init__(self, max_episode_steps: int = STEPS) -> None:
-        super().__init__(gym.make("Reacher-v5", max_episode_steps=max_episode_steps))
+        try:
+            super().__init__(gym.make("Reacher-v5", max_episode_steps=max_episode_steps, disable_env_checker=True))
+        except gym.error.DependencyNotInstalled:
+            raise ImportError("Reacher-v5 needs mujoco: pip install 'dode[examples]'") from None
         self.action_space = gym.spaces.Box(-np.inf, np.inf, (JOINTS,))
 
     @property

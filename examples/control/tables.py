@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from measuring import BEST, DISTILLED, MANY, USUAL, Measured
-from reaching import Array
 
 from dode.charts import LIGHT, config, require_altair
+from examples.control.measuring import BEST, DISTILLED, MANY, USUAL, Measured
+from examples.control.reaching import Array
 
 _ORDER = (USUAL, BEST, DISTILLED)
 

@@ -43,6 +43,7 @@ from dode.cli.values import (
     grid_of,
     guidance_of,
     method_of,
+    names_of,
     precision_of,
     solver_of,
 )
@@ -84,6 +85,13 @@ def distill(
             "export --to sigmas`)."
         ),
     ] = "coefficients",
+    firsts: Annotated[
+        str | None,
+        typer.Option(
+            help="First outputs that are tried: network, zero, mean; by effort. Of these mean has no place in most other programs.",
+            metavar="NAME,NAME",
+        ),
+    ] = None,
     samples: Annotated[int | None, typer.Option(help="Fitting samples; by effort.")] = None,
     validation: Annotated[int | None, typer.Option(help="Samples that choose; by effort.")] = None,
     held_out: Annotated[int, typer.Option(help="Fresh samples on which base and distilled are compared.")] = 64,
@@ -156,6 +164,7 @@ def distill(
         **grids,
         **how,
         "learn": learn,
+        "firsts": None if firsts is None else names_of(firsts, "--firsts"),
         "samples": samples,
         "validation": validation,
         "held_out": held_out,
@@ -184,7 +193,7 @@ def distill(
             save_folder(result, out, denoiser, **told, **condition)
     else:
         given = arguments_of_calls(
-            asked, guided, [*planned, "directions", "shrink", "refine", "times", "noise", "targets", "firsts", "start"]
+            asked, guided, [*planned, "directions", "shrink", "refine", "times", "noise", "targets", "start"]
         )
         pipe = pipeline_of(context, found, device, precision, asked)
 

@@ -145,8 +145,8 @@ def _comfyui(asked: _Asked) -> tuple[str, str]:
     between = next((t for t in map(rounded_by_comfyui, held) if t is not None), None)
     if between is not None:
         said += (
-            f"; ComfyUI asks such a model at whole times alone, and t = {between:g} is none: distil with integer_times=True (see the page "
-            "on ComfyUI) for the samples that were fitted"
+            f"; ComfyUI asks such a model at whole times alone, and t = {between:g} is none: its samples will be about as good as those of "
+            "dode, not just the same (the page on ComfyUI says more)"
         )
     return text, said
 

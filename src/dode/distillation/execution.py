@@ -16,7 +16,7 @@ from dode.distillation.gram import RIDGES
 from dode.distillation.ledger import Ledger
 from dode.distillation.method import Method, Outcome
 from dode.distillation.plan import Plan
-from dode.distillation.search import ALL_GRIDS, FEW_GRIDS, NAMED_GRIDS, SPACINGS, every_solver
+from dode.distillation.search import ALL_GRIDS, FEW_GRIDS, MORE_GRIDS, NAMED_GRIDS, every_solver
 from dode.distillation.teaching import Teaching, choose_teacher, finer, too_coarse
 from dode.distillation.times import Times
 from dode.first_output import mean_output
@@ -155,7 +155,7 @@ def _improved(plan: Plan, method: Method) -> Outcome:
         return method.search(None, every_solver(), plan.nfe, _beginning(NAMED_GRIDS, plan.start))
     if plan.search:
         if plan.learn == "times":
-            return method.search(None, [plan.solver], plan.nfe, _beginning((*ALL_GRIDS, *SPACINGS), plan.start))
+            return method.search(None, [plan.solver], plan.nfe, _beginning((*ALL_GRIDS, *MORE_GRIDS), plan.start))
         grids = FEW_GRIDS if plan.spending.budget <= _SMALL else ALL_GRIDS
         return method.search(plan.base, [plan.solver], plan.nfe, _beginning(grids, plan.start))
     return method.improve(plan.base)

@@ -18,7 +18,7 @@ from dode.distillation.choice import Candidate, judge
 from dode.distillation.directions import DirectionsLike, make_directions
 from dode.distillation.gram import RIDGES
 from dode.distillation.greedy import corrected, fit
-from dode.grids import Grid, Karras, Leading, Linspace, LogSNR, Power, Quadratic, Shifted, Trailing, Uniform
+from dode.grids import Grid, Karras, Leading, Linspace, LogSNR, Mixed, Power, Quadratic, Shifted, Trailing, Uniform
 from dode.schedules import NoiseSchedule
 from dode.solvers import REGISTRY, Solver
 from dode.solvers import solver as make_solver
@@ -42,8 +42,8 @@ ALL_GRIDS: tuple[Grid, ...] = (
 )
 # Those with names, for a search over all solvers.
 NAMED_GRIDS: tuple[Grid, ...] = (Uniform(), Quadratic(), LogSNR(), Karras())
-# The spacings of other programs.
-SPACINGS: tuple[Grid, ...] = (Leading(), Trailing(), Linspace())
+# Further grids of solvers as they are: between even and log-SNR, and the spacings of other programs.
+MORE_GRIDS: tuple[Grid, ...] = (Mixed(), Leading(), Trailing(), Linspace())
 # How many of the best grids with one first output that is no evaluation are tried with the other one: these two like the same grids.
 _WITH_OTHER = 3
 # How many of those tried with few samples are tried again: the best closed forms, and the best bases.
