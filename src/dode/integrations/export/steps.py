@@ -56,7 +56,7 @@ def steps_of(tableau: Tableau, prediction: str) -> list[Step]:
     if tableau.first == "mean" and tableau.mean is None:
         raise ValueError(
             "its first output is the network's mean for each condition, which dode makes when it samples and no file can hold: distil "
-            "with firsts=['network', 'zero'], and export that"
+            "with firsts=['network', 'zero'] (--firsts network,zero), and export that"
         )
     tableau.warn_if_changed()
     steps = []
