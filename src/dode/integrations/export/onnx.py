@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dode
-from dode.foreign import printable
+from dode.foreign import first_line, printable
 from dode.integrations.export.steps import prediction_of
 from dode.tableaux import TableauSet
 
 try:
     import onnx
+    from onnx.external_data_helper import uses_external_data
 except ImportError as error:
     raise ImportError("exports to ONNX need onnx: pip install dode[onnx]") from error
 
@@ -80,6 +81,17 @@ def to_onnx(
             "the model would be larger than 2 GB, which an ONNX file cannot be: keep the network's weights in a file of their own "
             "(external data) and save into that folder with embed=False"
         )
-    if embed:
-        onnx.checker.check_model(model, full_check=True)
+    _check(model)
     return model
+
+
+def _check(model: ModelProto) -> None:
+    """Raise ValueError where onnx does not take a model whose weights are all in it."""
+    if any(uses_external_data(tensor) for tensor in model.graph.initializer):
+        return
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ValueError(
+            f"onnx does not take the graph that the network's makes ({first_line(error)}): check the network's file"
+        ) from None

@@ -112,7 +112,7 @@ def _mean(tableau: Tableau) -> list[Any]:
     if tableau.mean.size > _LARGEST_MEAN:
         raise ValueError(
             f"its first output is a mean of {tableau.mean.size:,} numbers, too many for a Python file: distil with "
-            "firsts=['network', 'zero'], or export to ONNX"
+            "firsts=['network', 'zero'] (--firsts network,zero), or export to ONNX"
         )
     found: list[Any] = tableau.mean.tolist()
     return found
