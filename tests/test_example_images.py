@@ -25,7 +25,7 @@ from dode.distances import mean_square_distance
 from dode.noise import standard_noise
 from dode.schedules import VP
 
-SMALL = ["--effort", "paper", "--fitting", "4", "--nfe", "2", "--samples", "3", "--choosing", "2", "--many", "6", "--generated"]
+SMALL = ["--effort", "paper", "--fitting", "2", "--nfe", "2", "--samples", "2", "--choosing", "2", "--many", "6", "--generated"]
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_each_use_has_each_sampler(model: str, asked: bool, tmp_path: Path, monk
         # A network without classes is asked for none; what is to be filled in has one all the same.
         assert (row["seen as wanted"] != "") == (asked or row["use"] == "inpainting")
         assert float(row["mean"] or 1) > 0
-    assert Image.open(tmp_path / "images.png").width > 10 * 56
+    assert Image.open(tmp_path / "images.png").width > 10 * 56  # a path of ten
     kept = {path: path.read_bytes() for path in (tmp_path / "tableaux").iterdir()}
     assert len(kept) == (3 if asked else 2)
 
@@ -65,7 +65,7 @@ def test_each_use_has_each_sampler(model: str, asked: bool, tmp_path: Path, monk
 def small_subject(folder: Path) -> tuple[Subject, Material]:
     net = dode.load("fashion-edm")
     subject = Subject(
-        name="fashion-edm", plain=net, guided=net, solver="ddim", nfe=2, effort="paper", seed=0, fitting=4, budget=None,
+        name="fashion-edm", plain=net, guided=net, solver="ddim", nfe=2, effort="paper", seed=0, fitting=2, budget=None,
         many=8, ratio=0.5, edit=(7, 9), folder=folder,
     )  # fmt: skip
     labels = torch.tensor([7, 7])
