@@ -60,40 +60,29 @@ def write_csv(path: Path, rows: Sequence[dict[str, object]]) -> None:
 
 
 def markdown(rows: Sequence[dict[str, object]]) -> str:
-    """The figures as a table a use."""
+    """The figures as a table a use; what a use does not have is left out."""
     lines = []
-    for row in rows:
-        if row["sampler"] == "base":
-            asked, given = "seen as wanted" in row, "from original" in row
-            head = [
-                "sampler",
-                "calls",
-                "mean (90 %)",
-                "median",
-                "over best undistilled",
-                *(["seen as wanted"] if asked else []),
-            ]
-            head += ["from original"] * given + ["between neighbours"] * ("between neighbours" in row)
-            lines += [
-                "",
-                f"**{row['use']}**, {row['samples']} samples",
-                "",
-                f"| {' | '.join(head)} |",
-                "|---" * len(head) + "|",
-            ]
-        cells = [str(row["sampler"]), str(row["calls"])]
-        if "mean" in row:
-            mean, ratio = (
-                statistics.Figure(*(float(str(row[c])) for c in columns))
-                for columns in (("mean", "mean low", "mean high"), ("over best undistilled", "ratio low", "ratio high"))
-            )
-            cells += [str(mean), f"{row['median']:.2g}", "" if row["sampler"] == "best undistilled" else str(ratio)]
-        else:
-            cells += ["", "", ""]
-        cells += [f"{row['seen as wanted']:.0%}"] * ("seen as wanted" in row)
-        cells += [f"{row[name]:.3g}" for name in ("from original", "between neighbours") if name in row]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines[1:], ""])
+    for use in dict.fromkeys(str(row["use"]) for row in rows):
+        own = [row for row in rows if row["use"] == use]
+        more = [name for name in ("seen as wanted", "from original", "between neighbours") if name in own[0]]
+        head = ["sampler", "calls", "mean (90 %)", "median", "over best undistilled", *more]
+        lines += [f"**{use}**, {own[0]['samples']} samples", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+        for row in own:
+            cells = [row["sampler"], row["calls"], *_errors(row), *(f"{row[name]:.3g}" for name in more)]
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _errors(row: dict[str, object]) -> tuple[str, str, str]:
+    """Mean, median, ratio; nothing for the run that is measured against."""
+    if "mean" not in row:
+        return "", "", ""
+    mean, ratio = (
+        statistics.Figure(*(float(str(row[column])) for column in columns))
+        for columns in (("mean", "mean low", "mean high"), ("over best undistilled", "ratio low", "ratio high"))
+    )
+    return str(mean), f"{row['median']:.2g}", "" if row["sampler"] == "best undistilled" else str(ratio)
 
 
 def drawn(uses: Sequence[Use]) -> Image.Image:

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import image_samplers
 import images
 import photographs
-from image_samplers import base_tableau, best_undistilled, many_calls
+from image_samplers import Samplers, base_tableau, best_undistilled, many_calls
 from image_uses import Material, Subject, inpainting, spherical, strength
 
 import dode
@@ -25,7 +25,7 @@ from dode.distances import mean_square_distance
 from dode.noise import standard_noise
 from dode.schedules import VP
 
-SMALL = ["--effort", "paper", "--fitting", "4", "--nfe", "2", "--samples", "3", "--choosing", "2", "--many", "6", "--generated"]
+SMALL = ["--effort", "paper", "--fitting", "2", "--nfe", "2", "--samples", "2", "--choosing", "2", "--many", "6", "--generated"]
 
 
 @pytest.fixture
@@ -39,50 +39,75 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     images.main()
 
 
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "images.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def uses_of(rows: list[dict[str, str]]) -> list[str]:
+    return list(dict.fromkeys(row["use"] for row in rows))
+
+
 @pytest.mark.usefixtures("few_candidates")
-@pytest.mark.parametrize(("model", "asked"), [("fashion-edm", True), ("fashion-flow", False)])
-def test_each_use_has_each_sampler(model: str, asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(monkeypatch, "--out", tmp_path, "--model", model, *SMALL)
-    with (tmp_path / "images.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    uses = list(dict.fromkeys(row["use"] for row in rows))
-    assert len(uses) == 8 and len(rows) == 4 * len(uses)
+def test_each_use_has_each_sampler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch, "--out", tmp_path, "--model", "fashion-edm", *SMALL)
+    rows = rows_of(tmp_path)
+    assert len(uses_of(rows)) == 8 and len(rows) == 4 * 8
     for row in rows:
         assert (row["mean"] == "") == (row["sampler"] == "many calls")
         assert (row["from original"] == "") == (row["use"] in ("generation", "interpolation"))
-        # A network without classes is asked for none; what is to be filled in has one all the same.
-        assert (row["seen as wanted"] != "") == (asked or row["use"] == "inpainting")
-        assert float(row["mean"] or 1) > 0
-    assert Image.open(tmp_path / "images.png").width > 10 * 56
-    kept = {path: path.read_bytes() for path in (tmp_path / "tableaux").iterdir()}
-    assert len(kept) == (3 if asked else 2)
+        assert row["seen as wanted"] != "" and float(row["mean"] or 1) > 0
+    assert Image.open(tmp_path / "images.png").width > 10 * 56  # a path of ten
+    table = (tmp_path / "images.md").read_text(encoding="utf-8")
+    assert all(f"**{use}**" in table for use in uses_of(rows))
 
+    # Guided, guided from the middle, without guidance: three, which are not made again.
+    kept = {path: path.read_bytes() for path in (tmp_path / "tableaux").iterdir()}
+    assert len(kept) == 3
     with pytest.raises(SystemExit, match="2"):
-        run(monkeypatch, "--out", tmp_path, "--model", model, *SMALL)
+        run(monkeypatch, "--out", tmp_path, "--model", "fashion-edm", *SMALL)
     assert kept == {path: path.read_bytes() for path in (tmp_path / "tableaux").iterdir()}
 
 
-def small_subject(folder: Path) -> tuple[Subject, Material]:
-    net = dode.load("fashion-edm")
-    subject = Subject(
-        name="fashion-edm", plain=net, guided=net, solver="ddim", nfe=2, effort="paper", seed=0, fitting=4, budget=None,
-        many=8, ratio=0.5, edit=(7, 9), folder=folder,
-    )  # fmt: skip
-    labels = torch.tensor([7, 7])
-    made = photographs.generated(net, labels, 3, 0)
-    return subject, Material(standard_noise(0, 2, net.shape), labels, made, made)
+@pytest.mark.usefixtures("few_candidates")
+def test_a_network_without_classes_is_asked_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tableaux that are there already: they are taken."""
+    schedule = dode.load("fashion-flow").schedule
+    folder = tmp_path / "tableaux"
+    folder.mkdir()
+    for begun, start in (("", None), ("-start800", 800.0)):  # sigma / alpha = 4
+        tableau = base_tableau(schedule, "unipc", 2, start)
+        tableau.save(folder / f"fashion-flow-guidance1{begun}-deis-paper-2samples-2-seed0.json")
+    run(monkeypatch, "--out", tmp_path, "--model", "fashion-flow", *SMALL)
+    rows = rows_of(tmp_path)
+    assert len(uses_of(rows)) == 8 and len(list(folder.iterdir())) == 2
+    for row in rows:
+        assert ("unipc" in row["tableau"].split(" up, ")[-1]) == (row["sampler"] == "distilled")
+        # What is to be filled in has a class all the same.
+        assert (row["seen as wanted"] != "") == (row["use"] == "inpainting")
 
 
 @pytest.mark.usefixtures("few_candidates")
-def test_inpainting_keeps_what_is_known_and_little_noise_keeps_the_image(tmp_path: Path) -> None:
-    subject, material = small_subject(tmp_path)
+def test_inpainting_keeps_what_is_known_and_little_noise_keeps_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = dode.load("fashion-edm")
+    subject = Subject(
+        name="fashion-edm", plain=net, guided=net, solver="ddim", nfe=2, effort="paper", seed=0, fitting=None, budget=None,
+        many=8, ratio=0.5, edit=(7, 9), folder=tmp_path,
+    )  # fmt: skip
+    labels = torch.tensor([7, 7])
+    made = photographs.generated(net, labels, 3, 0)
+    material = Material(standard_noise(0, 2, net.shape), labels, made, made)
+    base = base_tableau(net.schedule, "ddim", 2)
+    filled = inpainting(subject, Samplers(base, base, base, base), material)
+    for x in filled.made.values():
+        assert torch.equal(x[:, :, :14], made[:, :, :14])
+        assert not torch.equal(x[:, :, 14:], made[:, :, 14:])
+
+    monkeypatch.setattr(Subject, "distilled", lambda self, denoiser, start: base_tableau(net.schedule, "ddim", 2, start))
     use = strength(subject, material, material)
-    assert mean_square_distance(use.made["many calls"], material.originals).max() < 0.1
-    tableau = base_tableau(subject.plain.schedule, "ddim", 2)
-    filled = inpainting(subject, image_samplers.Samplers(tableau, tableau, tableau, tableau), material)
-    for made in filled.made.values():
-        assert torch.equal(made[:, :, :14], material.photographs[:, :, :14])
-        assert not torch.equal(made[:, :, 14:], material.photographs[:, :, 14:])
+    assert mean_square_distance(use.made["many calls"], made).max() < 0.1
 
 
 def test_arcs_between_noises_have_their_ends_and_the_length_of_noise() -> None:
