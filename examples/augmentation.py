@@ -267,7 +267,9 @@ def chart(found: Sequence[Trained]) -> Any:
     )
     points = alt.Chart(data).mark_circle(size=70, opacity=0.75, color=LIGHT.methods[3]).encode(x=along, y=rows)
     means = alt.Chart(data).mark_tick(thickness=3, size=18, color=LIGHT.methods[1]).encode(x="mean(accuracy):Q", y=rows)
-    return (points + means).properties(width=420, height=30 * len(kinds)).configure(**config(LIGHT))
+    return (
+        (points + means).properties(width=420, height=30 * len(kinds)).configure(**{**config(LIGHT), "background": LIGHT.paper})
+    )
 
 
 def _column(found: Sequence[Trained], value: Callable[[Trained], float]) -> np.ndarray:
