@@ -20,8 +20,9 @@ from dode.distillation import linearisation
 from dode.distillation.batch import Batch
 from dode.distillation.choice import end_errors
 from dode.distillation.end_to_end import refine
-from dode.distillation.ruled import LEARNED, Ruled, inner_stops
-from dode.grids import Explicit
+from dode.distillation.ruled import Ruled, free_stops
+from dode.grids import LEARNED, Explicit, GridLike, Quadratic
+from dode.held import is_whole
 from dode.noise import FITTING, VALIDATION, standard_noise
 from dode.schedules import EDM, VP, ContinuousVP, Flow, NoiseSchedule
 from dode.solvers import solver_named
@@ -47,7 +48,7 @@ def batch_of(denoiser: Denoiser, count: int, stream: int, dtype: torch.dtype = t
     return Batch(noise, nothing, teacher_states(denoiser, Teacher(teacher, ()), noise, nothing, dense=True))
 
 
-def ruled(denoiser: Denoiser, name: str, nfe: int, grid: str = "uniform") -> Ruled:
+def ruled(denoiser: Denoiser, name: str, nfe: int, grid: GridLike = "uniform") -> Ruled:
     chosen = dode.solver(name)
     return Ruled.on(chosen.tableau(denoiser.schedule, nfe, grid), chosen, denoiser.schedule, denoiser.output)
 
@@ -65,15 +66,16 @@ def ruled(denoiser: Denoiser, name: str, nfe: int, grid: str = "uniform") -> Rul
 def test_no_worse_than_the_best_grid_and_still_the_solvers_own_rule(kind: str, name: str) -> None:
     schedule = SCHEDULES[kind]
     denoiser = denoiser_of(schedule)
-    result = dode.distill(denoiser, name, 5, **QUICK)
+    result = dode.distill(denoiser, name, 5, **{**QUICK, "budget": 20_000})
     assert result.held_out is not None and result.held_out.ratio <= 1
-    tried_on_all = [trial for trial in result.trials if trial.samples == 100]
-    assert len(tried_on_all) > 1 and result.base == min(tried_on_all, key=lambda trial: trial.candidate.error).base
+    families = [trial for trial in result.trials if trial.samples == 100 and trial.base.grid != LEARNED]
+    assert len(families) > 1 and result.base == min(families, key=lambda trial: trial.candidate.error).base
     found = result.tableau
     rebuilt = solver_named(found.solver).tableau(schedule, 5, Explicit(tuple(dict.fromkeys(found.times))))
     assert np.array_equal(found.a, rebuilt.a) and np.array_equal(found.b, rebuilt.b)
     assert found.grid == LEARNED and found.first == "network" and found.nfe == 5
-    assert found.times[0] == schedule.t_max and found.times[-1] == schedule.t_clean
+    assert found.times[-1] == schedule.t_clean
+    assert found.noise_scale == schedule.noise_scale(float(found.times[0]))
 
 
 @pytest.mark.parametrize("name", ["dpm-solver++", "unipc"])
@@ -87,8 +89,8 @@ def test_it_pays(name: str) -> None:
 @pytest.mark.parametrize("name", ["dpm-solver++", "unipc", "ipndm", "edm"])
 def test_columns_of_times_are_the_derivatives_of_the_end_point(name: str) -> None:
     denoiser = denoiser_of(EDM())
-    batch, student = batch_of(denoiser, 6, FITTING, torch.float64), ruled(denoiser, name, 5, "quadratic")
-    unknowns = tuple(inner_stops(student))
+    batch, student = batch_of(denoiser, 6, FITTING, torch.float64), ruled(denoiser, name, 5, Quadratic(start=60.0))
+    unknowns = tuple(free_stops(student, first=True))
     steps = linearisation.Differences(time=1e-4)
     problem = linearisation.Problem(denoiser, student, unknowns, batch, 0.0, steps)
     ((_, run),) = problem.runs(student, 0, 6, 6)
@@ -121,9 +123,20 @@ def test_a_named_grid_is_the_start_and_what_the_result_is_compared_with() -> Non
     assert result.tableau.grid == LEARNED and result.held_out is not None and result.held_out.ratio < 1
 
 
+@pytest.mark.parametrize("kind", ["linear", "flow"])
+def test_where_it_begins_is_learned_too(kind: str) -> None:
+    schedule = SCHEDULES[kind]
+    kept, moved = (dode.distill(denoiser_of(schedule), "dpm-solver++", 4, move_start=move, **QUICK) for move in (False, True))
+    assert kept.tableau.times[0] == schedule.t_max > moved.tableau.times[0]
+    assert kept.held_out is not None and moved.held_out is not None
+    assert moved.held_out.end[1] < 0.7 * kept.held_out.end[1] and moved.base == kept.base
+    assert is_whole(moved.tableau, schedule.t_max)
+
+
 def test_it_begins_in_the_middle() -> None:
     result = dode.distill(denoiser_of(VP.linear()), "dpm-solver++", 4, start=600.0, **QUICK)
-    assert result.tableau.times[0] == 600.0
+    assert result.tableau.times[0] == 600.0 and result.tableau.grid in (result.base.grid, "learned(start=600)")
+    assert not is_whole(result.tableau, 999.0)
     assert result.held_out is not None and result.held_out.ratio <= 1
 
 

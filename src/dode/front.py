@@ -60,6 +60,9 @@ def distill(
         learn: "coefficients" of the solver's rows; or "times": the solver keeps its own rule, and only where it stops is found, end to
             end, from the best grids of all families. For programs that bring the solver and take a list of times or sigmas (`dode export
             --to sigmas`); the base then is the best of these grids, where none is named, and the result is never worse than that.
+        move_start: with `learn="times"`, learn the first time too, which then is below the schedule's highest: the noise has to be scaled
+            for it, as `dode.sample`, k-diffusion and ComfyUI do. False for programs that hand it over as it is: pipelines of flow models
+            in diffusers, for which False is the default.
         directions: of the closed form: "multistep", "paper", or rows of coefficients; see `dode.distillation.directions`.
         shrink: choose on validation noise among the base, the fit and weaker forms of it, so that the result is never worse than
             the base; False gives out the fit.

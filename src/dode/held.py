@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dode.foreign import printable
-from dode.grids import FAMILIES, PUBLISHED
+from dode.grids import FAMILIES, LEARNED, PUBLISHED
 from dode.reading import LARGE, checked, failing_as, read_json
 from dode.tableau import FORMAT, Tableau
 
@@ -107,9 +107,9 @@ def is_whole(tableau: Tableau, highest: float, slack: float = 0.0) -> bool:
         highest: the highest first time of those that are held with it.
         slack: times that are nearer are one.
     """
-    named = (
-        tableau.grid.split("(")[0] in FAMILIES | PUBLISHED and "start=" not in tableau.grid and "strength=" not in tableau.grid
-    )
+    name = tableau.grid.split("(")[0]
+    known = name in FAMILIES | PUBLISHED or name == LEARNED
+    named = known and "start=" not in tableau.grid and "strength=" not in tableau.grid
     return named or bool(highest - tableau.times[0] <= slack)
 
 

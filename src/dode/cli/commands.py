@@ -85,6 +85,9 @@ def distill(
             "export --to sigmas`)."
         ),
     ] = "coefficients",
+    keep_start: Annotated[
+        bool, typer.Option("--keep-start", help="With --learn times: leave the first time where the grid has it.")
+    ] = False,
     firsts: Annotated[
         str | None,
         typer.Option(
@@ -164,6 +167,7 @@ def distill(
         **grids,
         **how,
         "learn": learn,
+        **({"move_start": False} if keep_start else {}),
         "firsts": None if firsts is None else names_of(firsts, "--firsts"),
         "samples": samples,
         "validation": validation,

@@ -128,6 +128,9 @@ def _listed(asked: _Asked) -> tuple[str, str]:
             if unshift == 1.0
             else f", before a shift by {unshift:g}: the program must shift them by that"
         )
+    if flow and tableau.alphas[0] > 0:
+        first = f"{tableau.sigmas[0]:.4g}"
+        shifted += f"; it begins at sigma {first}: the program must scale the noise by that (diffusers does not: distil with --keep-start)"
     last = "the last one is that of the result" if ends else "the result is not in it"
     return lists.decimals(
         found

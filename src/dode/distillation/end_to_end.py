@@ -20,7 +20,7 @@ from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
 from dode.distillation.linearisation import Differences, Problem, changed, unknowns
 from dode.distillation.rounding import differences_for, most_evaluations
-from dode.distillation.ruled import Ruled, inner_stops
+from dode.distillation.ruled import Ruled, free_stops
 from dode.distillation.student import Student
 from dode.tableau import Tableau
 
@@ -90,6 +90,7 @@ def refine(
     times: bool = False,
     outputs: int = 4,
     stops: Ruled | None = None,
+    first_stop: bool = False,
     iterations: int = 30,
     jacobian_samples: int | None = None,
     inner_weight: float = 0.0,
@@ -109,6 +110,7 @@ def refine(
         times: fit the times of the inner evaluations too.
         outputs: newest outputs whose coefficients a row may change; the last row may change all.
         stops: a solver that keeps its own rule, of which only the stops are fitted: in place of the tableau, which it is.
+        first_stop: fit the first of the stops too, where the noise is handed over scaled for that time.
         iterations: accepted steps at the most.
         jacobian_samples: of the fitting samples, how many the Jacobian is taken from (the error is always that of all); by default
             so many that the budget lasts for several steps.
@@ -125,7 +127,7 @@ def refine(
     if times and inner_weight:
         raise ValueError("inner states have no fixed targets while their times are fitted: take inner_weight=0 or times=False")
     begun = denoiser.evaluations
-    fitted = tuple(unknowns(tableau, outputs, times)) if stops is None else tuple(inner_stops(stops))
+    fitted = tuple(unknowns(tableau, outputs, times)) if stops is None else tuple(free_stops(stops, first=first_stop))
     problem = Problem(denoiser, stops or Student.of(tableau, denoiser.output), fitted, fit, inner_weight)
     problem.check()
     judge = Problem(denoiser, problem.student, fitted, validation, 0.0)

@@ -132,7 +132,8 @@ def _method(
         assert tutor is not None
         return _batch(plan, tutor, ledger, *noises.of(CHOICE, first, last))
 
-    return (partial(Times, solver=plan.solver) if plan.learn == "times" else Method)(
+    alone = partial(Times, solver=plan.solver, start=plan.start, move_start=plan.move_start)
+    return (alone if plan.learn == "times" else Method)(
         denoiser=plan.denoiser,
         directions=plan.directions,
         shrink=plan.shrink,

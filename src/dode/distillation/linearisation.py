@@ -207,7 +207,7 @@ class Problem:
         size = chunk or end - first
         for begin in range(first, end, size):
             rows = slice(begin, min(begin + size, end))
-            x = start(self.denoiser, self.tableau, self.batch.noise[rows])
+            x = start(self.denoiser, student.base, self.batch.noise[rows])
             shared = None if self.first is None else to_device(self.first[rows], x)
             yield rows, _Run(self.denoiser, student, x, shared, take(self.batch.cond, rows), self.at_once)
 
@@ -334,7 +334,9 @@ class _Run:
         for first, (point, student) in enumerate(self._sides(k, differences.time)[: len(self.x)]):
             own = slice(first, None, 2)
             part = self._part(own)
-            x = self._row(student, k - 1, states[k - 1][own], part.outputs)
+            # The first state is the noise, scaled for its time.
+            scale = student.base.noise_scale / self.student.base.noise_scale
+            x = self._row(student, k - 1, states[k - 1][own], part.outputs) if k else part.x * scale
             later = [state[0] for state in part._later(student, k, x[None], all_rows=all_rows)]
             step = math.log(point.rho / old.rho)
             for whole, state, before in zip(found, [x, *later] if all_rows else later, states[-len(found) :], strict=True):

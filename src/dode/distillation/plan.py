@@ -63,6 +63,7 @@ class Plan:
         automatic: all solvers are tried, and the base is the best undistilled tableau of these.
         search: the grid and the first output are chosen too.
         learn: "coefficients", or "times" where the solver keeps its own rule.
+        move_start: with times alone, the first one is learned too.
         directions: of the closed form.
         shrink: choose among the base, the fit and weaker forms of it.
         effort: its name; "paper" for the paper's method as published.
@@ -87,6 +88,7 @@ class Plan:
     automatic: bool
     search: bool
     learn: str
+    move_start: bool
     directions: DirectionsLike
     shrink: bool
     effort: str
@@ -136,6 +138,7 @@ def make_plan(
     *,
     effort: str = "balanced",
     learn: str = "coefficients",
+    move_start: bool = True,
     directions: DirectionsLike = "multistep",
     shrink: bool = True,
     refine: int | None = None,
@@ -223,6 +226,7 @@ def make_plan(
         automatic=automatic,
         search=automatic or (free and targets is None and choose and isinstance(directions, str) and not paper),
         learn=learn,
+        move_start=move_start and start is None,
         directions=directions,
         shrink=shrink,
         effort="paper" if published else effort,

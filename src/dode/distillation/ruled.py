@@ -12,13 +12,12 @@ from typing import Any
 
 from dode.distillation.linearisation import Unknown
 from dode.distillation.student import Student
-from dode.grids import Explicit, Point
+from dode.grids import LEARNED, Explicit, Point
 from dode.schedules import NoiseSchedule
 from dode.solvers import Solver
 from dode.tableau import Tableau
 
-# What a tableau calls a grid that was learned.
-LEARNED = "learned"
+_NOISE = Point(float("inf"), 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -28,16 +27,18 @@ class Ruled(Student):
     Attributes:
         solver: whose rule it is; one that asks the network where it stops (see `Solver.between`).
         schedule: of the network.
+        grid: what the stops are called once they were moved.
     """
 
     solver: Solver
     schedule: NoiseSchedule
+    grid: str
 
     @classmethod
-    def on(cls, tableau: Tableau, solver: Solver, schedule: NoiseSchedule, prediction: str) -> Ruled:
+    def on(cls, tableau: Tableau, solver: Solver, schedule: NoiseSchedule, prediction: str, grid: str = LEARNED) -> Ruled:
         """The solver that a tableau is."""
         form = Student.of(tableau, prediction)
-        return cls(form.points, form.p, form.q, prediction, tableau, solver, schedule)
+        return cls(form.points, form.p, form.q, prediction, tableau, solver, schedule, grid)
 
     @property
     def stops(self) -> tuple[float, ...]:
@@ -54,11 +55,11 @@ class Ruled(Student):
         return self._at([point.t if t == here else t for t in self.stops])
 
     def neighbours(self, k: int) -> tuple[Point, Point, Point]:
-        """The stops before, at and after that of state k."""
+        """The stops before, at and after that of state k; pure noise before the first."""
         by_time = {point.t: point for point in self.points}
+        around = [_NOISE, *(by_time[t] for t in self.stops)]
         i = self.stops.index(self.points[k].t)
-        before, here, after = (by_time[t] for t in self.stops[i - 1 : i + 2])
-        return before, here, after
+        return around[i], around[i + 1], around[i + 2]
 
     @property
     def in_order(self) -> bool:
@@ -75,11 +76,11 @@ class Ruled(Student):
 
     def _at(self, stops: list[float]) -> Ruled:
         made = self.solver.tableau(self.schedule, self.base.nfe, Explicit(tuple(stops)))
-        return Ruled.on(replace(made, grid=LEARNED), self.solver, self.schedule, self.prediction)
+        return Ruled.on(replace(made, grid=self.grid), self.solver, self.schedule, self.prediction, self.grid)
 
 
-def inner_stops(student: Ruled) -> Iterator[Unknown]:
-    """What may be fitted: every stop but the first and the last, each by the first state that lives there."""
+def free_stops(student: Ruled, *, first: bool) -> Iterator[Unknown]:
+    """What may be fitted: every stop but the last, and but the first where that is kept, each by the first state that lives there."""
     times = [point.t for point in student.points]
-    for t in student.stops[1:-1]:
+    for t in student.stops[0 if first else 1 : -1]:
         yield Unknown("time", times.index(t))

@@ -5,7 +5,8 @@ No row has a closed form then: a grid is tried by running the solver on it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,12 +21,14 @@ from dode.distillation.greedy import no_fit
 from dode.distillation.method import BASE, Attempt, Method, Outcome
 from dode.distillation.ruled import Ruled
 from dode.distillation.search import Trial
-from dode.grids import Grid
+from dode.grids import LEARNED, Grid, GridFamily
 from dode.solvers import Solver
 from dode.tableau import Tableau
 
 # What trying all grids on a few samples takes of the budget at the most, and with how many samples of both sets at the least.
 _SEARCH_SHARE, _FEWEST = 0.2, 8
+# So many of the best grids are tried from lower starts, at which sigma / alpha is this.
+_LOWERED, _RHOS = 2, (30.0, 10.0, 5.0)
 # Every start is followed on this part of the samples first, for so many steps, within this share of what is left of the budget.
 _PART, _STEPS, _SHARE = 4, 15, 0.5
 
@@ -36,9 +39,13 @@ class Times(Method):
 
     Attributes:
         solver: whose rule is kept.
+        start: the time at which it begins in the middle; None for pure noise.
+        move_start: the first stop is learned too.
     """
 
     solver: Solver
+    start: float | None
+    move_start: bool
 
     def improve(self, base: Tableau) -> Outcome:
         """From the base's own times."""
@@ -56,20 +63,26 @@ class Times(Method):
             solvers: the one whose rule is kept.
             nfe, grids: what is tried.
         """
-        trials = self._grids_tried(nfe, grids)
-        finalists = [self._tried_on_all(trial) for trial in trials[: self.spending.finalists]]
-        finalists.sort(key=lambda trial: trial.candidate.error)
-        base = base or finalists[0].base
+        trials = self._tried_grids(nfe, grids)
+        # What begins lower than its grid does is a learned grid, and none of the families'.
+        families = [trial for trial in trials if trial.base.grid != self._learned]
+        most = self.spending.finalists
+        finalists = list(dict.fromkeys([*families[:2], *trials[:most]]))
+        others = [trial for trial in trials if trial not in finalists]
+        finalists = sorted((self._tried_on_all(trial) for trial in finalists), key=_error)
+        base = base or next(trial.base for trial in finalists if trial.base.grid != self._learned)
         bases = self._judge(BASE, base)
         # Of two grids with nearly the same times one is enough.
         starts = _apart([trial.base for trial in finalists])[: self.spending.starts]
-        outcome = self._unfitted(base, (*finalists, *trials[self.spending.finalists :]))
-        options = [self._judge(f"undistilled, {start.grid}", start) for start in starts]
+        outcome = self._unfitted(base, (*finalists, *others))
+        named = {id(trial.base): trial.name for trial in finalists}
+        options = [self._judge(f"undistilled, {named[id(start)]}", start) for start in starts]
         if self._wait([Attempt(outcome, "", options)]):
             return self._settled(outcome, [bases, *options])
         # Most of the way is the same for a part of the samples, at a part of the cost.
         explored = [self._explored(start, _SHARE / len(starts)) for start in starts]
-        options += [self._judge(self._label(True, start.grid), made) for start, made in zip(starts, explored, strict=True)]
+        labels = [self._label(True, named[id(start)]) for start in starts]
+        options += [self._judge(label, made) for label, made in zip(labels, explored, strict=True)]
         attempt = self._pursued(Attempt(outcome, "", options), times=True)
         return self._settled(attempt.outcome, [bases, *attempt.candidates])
 
@@ -90,8 +103,8 @@ class Times(Method):
         return self._settled(attempt.outcome, [bases, *attempt.candidates])
 
     def _refined(self, start: Tableau, budget: float, *, iterations: int, entry: Entry | None, **how: Any) -> Refined:
-        stops = Ruled.on(start, self.solver, self.denoiser.schedule, self.denoiser.output)
-        return super()._refined(start, budget, iterations=iterations, entry=entry, stops=stops)
+        stops = Ruled.on(start, self.solver, self.denoiser.schedule, self.denoiser.output, self._learned)
+        return super()._refined(start, budget, iterations=iterations, entry=entry, stops=stops, first_stop=self.move_start)
 
     def _label(self, times: bool, name: str) -> str:
         return "learned times" + (f", from {name}" if name else "")
@@ -102,33 +115,62 @@ class Times(Method):
         along = Directions((), nothing, nothing)
         return Outcome(base, base, BASE, base, along, no_fit(base, along, len(self.fit)), trials=trials)
 
-    def _grids_tried(self, nfe: int, grids: Sequence[Grid]) -> list[Trial]:
-        """The solver on every grid, with a few samples, the best first; each set of times once."""
-        made: dict[bytes, Tableau] = {}
+    @property
+    def _learned(self) -> str:
+        """What learned stops are called."""
+        return LEARNED if self.start is None else f"{LEARNED}(start={self.start:g})"
+
+    def _tried_grids(self, nfe: int, grids: Sequence[Grid]) -> list[Trial]:
+        """The solver on every grid, with a few samples, the best first; and on the best ones from lower starts, where that is learned."""
+        made = self._on_grids(nfe, grids)
+        affordable = int(_SEARCH_SHARE * self.budget / (nfe * len(made)))
+        samples = max(_FEWEST, min(2 * self.spending.tried, affordable)) // 2
+        with self.ledger.count("search"):
+            trials = sorted((self._trial(*each, samples) for each in made), key=_error)
+            if self.move_start:
+                best = [grid for grid in grids if str(grid) in {trial.base.grid for trial in trials[:_LOWERED]}]
+                lower = [replace(grid, start=t) for grid in best if isinstance(grid, GridFamily) for t in self._lower_starts()]
+                trials += [
+                    self._trial(name, replace(tableau, grid=self._learned), samples)
+                    for name, tableau in self._on_grids(nfe, lower)
+                ]
+        return sorted(trials, key=_error)
+
+    def _lower_starts(self) -> Iterator[float]:
+        """Times at which a run from pure noise may begin too, of three digits: the noise is then taken for a noisy sample, which is nearly
+        true as long as sigma / alpha is large."""
+        schedule = self.denoiser.schedule
+        for rho in _RHOS:
+            t = float(f"{schedule.time(-2 * math.log(rho)):.3g}")
+            if schedule.t_min < t < schedule.t_max:
+                yield t
+
+    def _on_grids(self, nfe: int, grids: Sequence[Grid]) -> list[tuple[str, Tableau]]:
+        """The solver on each of the grids that it has, by name; each set of times once."""
+        made: dict[bytes, tuple[str, Tableau]] = {}
         for grid in grids:
             try:
                 tableau = self.solver.tableau(self.denoiser.schedule, nfe, grid)
             except ValueError:  # a budget or a grid that this solver does not have here
                 continue
-            made.setdefault(tableau.times.tobytes(), tableau)
-        affordable = int(_SEARCH_SHARE * self.budget / (nfe * len(made)))
-        count = max(_FEWEST, min(2 * self.spending.tried, affordable))
-        with self.ledger.count("search"):
-            trials = [self._trial(tableau, count // 2) for tableau in made.values()]
-        return sorted(trials, key=lambda trial: trial.candidate.error)
+            made.setdefault(tableau.times.tobytes(), (f"{self.solver}, {grid}", tableau))
+        return list(made.values())
 
     def _tried_on_all(self, trial: Trial) -> Trial:
         assert self.validation is not None
         with self.ledger.count("search"):
-            return self._trial(trial.base, max(len(self.fit), len(self.validation)))
+            return self._trial(trial.name, trial.base, max(len(self.fit), len(self.validation)))
 
-    def _trial(self, tableau: Tableau, samples: int) -> Trial:
+    def _trial(self, name: str, tableau: Tableau, samples: int) -> Trial:
         """A grid on so many samples of each of both sets, none of which it was fitted to."""
         assert self.validation is not None
         parts = [batch.part(slice(0, samples)) for batch in (self.fit, self.validation)]
         errors = np.concatenate([end_errors(self.denoiser, tableau, part) for part in parts])
-        name = f"{self.solver}, {tableau.grid}"
         return Trial(name, tableau, Candidate(name, tableau, errors), float("nan"), len(errors))
+
+
+def _error(trial: Trial) -> float:
+    return trial.candidate.error
 
 
 def _part(batch: Batch) -> Batch:

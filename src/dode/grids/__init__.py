@@ -31,6 +31,9 @@ FAMILIES: dict[str, type[GridFamily]] = {
     family.name: family for family in (Uniform, Leading, Trailing, Linspace, Quadratic, Power, Shifted, LogSNR, Karras, Mixed)
 }
 
+# What a tableau calls stops that were learned.
+LEARNED = "learned"
+
 GridLike = str | Grid | Sequence[float] | npt.NDArray[Any]
 # Made for the schedule of one kind of network; ValueError on others.
 PUBLISHED: dict[str, type[GridFamily]] = {family.name: family for family in (AYSSD15, AYSSDXL, AYSSVD)}
@@ -70,6 +73,7 @@ __all__ = [
     "AYSSDXL",
     "AYSSVD",
     "FAMILIES",
+    "LEARNED",
     "PUBLISHED",
     "Explicit",
     "Grid",

@@ -17,6 +17,7 @@ from dode.integrations.diffusers.decoding import decoder_of
 from dode.integrations.diffusers.driver import PipelineNetwork, drive
 from dode.notes import add_note
 from dode.report.making import Subject
+from dode.schedules import Flow
 
 Made = Distilled | DistilledSet
 
@@ -28,7 +29,9 @@ def distilling(pipe: Any, **asked: Any) -> Iterator[tuple[Denoiser, dict[str, An
     with drive(pipe, **asked) as (denoiser, cond):
         network: PipelineNetwork = denoiser.net  # type: ignore[assignment]
         try:
-            yield denoiser, {"firsts": network.firsts, **cond}, lambda made: _fitted(made, network)
+            # A flow's pipeline hands the noise over as it is, wherever the times begin.
+            options = {"firsts": network.firsts, "move_start": not isinstance(denoiser.schedule, Flow)}
+            yield denoiser, {**options, **cond}, lambda made: _fitted(made, network)
         except FloatingPointError as error:
             if network.failure:
                 add_note(error, network.failure)
@@ -47,7 +50,7 @@ def comparing(
     """What a comparison asks in a pipeline's place, its condition, and what is known of its samples; arguments and errors as `drive`."""
     with distilling(pipe, prompts=prompts, calls=calls, **asked) as (denoiser, options, _):
         network: PipelineNetwork = denoiser.net  # type: ignore[assignment]
-        firsts = options.pop("firsts")
+        planned = {name: options.pop(name) for name in ("firsts", "move_start")}
         call = {name: value for name, value in asked.items() if name != "batch_size"}
         decode = decode or decoder_of(pipe, network.shape, call)
         latent = decode is None and getattr(pipe, "vae", None) is not None
@@ -62,7 +65,7 @@ def comparing(
                 identity=identity,
                 guidance="" if network.guidance_scale is None else f"{network.guidance_scale:g}",
                 condition=kinds if prompts is None else kinds.replace("call", "prompt"),
-                options={"firsts": firsts},
+                options=planned,
                 finish=lambda made: _with_setting(made, network),
                 notes=("its latents are of a kind that is not decoded here: there are no images",) if latent else (),
             ),
