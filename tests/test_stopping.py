@@ -72,7 +72,7 @@ def test_pipelines_are_refused_and_scheduler_folders_shown_without_torch(tmp_pat
         ([*distill, "--prompts", "none.txt"], 2, "none.txt does not exist"),
         ([*distill[:-1], "a.json"], 2, "whose network needs its text_encoder"),
         (["show", "held"], 0, "calls held: "),
-        (["show", "pipe"], 2, "pipe has no scheduler_config.json"),
+        (["show", "pipe"], 2, "pipe has neither tableaux.json nor scheduler_config.json"),
     ):
         command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)

@@ -72,8 +72,12 @@ class Session:
         context, ambient = contextvars.copy_context(), _Ambient.of_this_thread()
         self._thread = threading.Thread(target=lambda: context.run(self._work, ambient), name="dode pipeline", daemon=True)
         self._thread.start()
-        self.first = self._answer()
-        self.mu: float | None = self._driving.mu
+        try:
+            self.first = self._answer()
+            self.mu: float | None = self._driving.mu
+        except BaseException:  # Ctrl-C that comes when the answer has: nobody else could close it
+            self.close()
+            raise
 
     @property
     def left(self) -> int:
