@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mixture import mixture_denoiser
+from mixture import Mixture, mixture_denoiser
 from typer.testing import CliRunner
 
 import dode
@@ -219,3 +219,24 @@ def test_the_command_learns_times_and_prints_them(tmp_path: Path, monkeypatch: p
     plain = ["distill", "curved:network", "--nfe", "3", "--effort", "fast", "--firsts", "network", "--out", "plain.json"]
     assert command.invoke(app, [*plain, *quick], catch_exceptions=False).exit_code == 0
     assert all("D0" not in trial["name"] for trial in dode.Tableau.load("plain.json").meta["distillation"]["trials"])
+
+
+def test_a_pipeline_runs_a_set_that_begins_at_several_times() -> None:
+    from toy_pipeline import SHAPE, Toy
+
+    from dode.integrations.diffusers import DodeScheduler
+
+    schedule = VP.linear()
+    means = 0.7 * torch.randn(3, 256, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    mixture = Mixture(schedule, "sample", means=means)
+    pipe = Toy(lambda x, t: mixture(x, torch.full((len(x),), float(t))))
+    few: dict[str, Any] = {"samples": 24, "validation": 16, "held_out": 2, "budget": 8_000}
+    made = dode.distill(pipe, "dpm-solver++", (3, 4), learn="times", calls=[{}], **few)
+    assert len({result.tableau.times[0] for result in made}) == 2
+    pipe.scheduler = DodeScheduler.from_tableaux(made, pipe.scheduler)
+    assert pipe.scheduler.held == [3, 4]
+    denoiser = Denoiser(mixture, schedule, "sample", shape=SHAPE)
+    for nfe in (3, 4):
+        noise = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(3))
+        found = pipe(2, num_inference_steps=nfe, generator=torch.Generator().manual_seed(3))
+        assert torch.allclose(found, dode.sample(denoiser, made[nfe].tableau, noise), atol=1e-5)
