@@ -52,7 +52,6 @@ class Effort:
             firsts=("network",),
             starts=max(self.starts, 2),
             refine=max(self.refine, 20),
-            times=True,
             expected=max(self.expected, 0.2),
         )
 

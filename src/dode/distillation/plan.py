@@ -28,7 +28,7 @@ from dode.tableau import FIRST, Tableau
 # The paper's numbers: fitting samples, and parts of a step of its teacher.
 _PAPERS_SAMPLES, _PAPERS_SCALE = 100, 10
 # What may be learned.
-LEARNED = ("coefficients", "times")
+LEARNABLE = ("coefficients", "times")
 # The solver whose base is asked for where all are tried, and that of a teacher of which only the scale is given.
 _ANY = _FINE = "deis"
 
@@ -171,8 +171,8 @@ def make_plan(
         firsts = ("network",)
     if firsts is not None:
         spending = replace(spending, firsts=_checked_firsts(firsts))
-    if learn not in LEARNED:
-        raise unknown_name("learn", str(learn), LEARNED)
+    if learn not in LEARNABLE:
+        raise unknown_name("learn", str(learn), LEARNABLE)
     only_times = learn == "times"
     if only_times:
         _check_times_alone(solver, directions, targets, firsts)

@@ -73,16 +73,14 @@ class Times(Method):
         base = base or next(trial.base for trial in finalists if trial.base.grid != self._learned)
         bases = self._judge(BASE, base)
         # Of two grids with nearly the same times one is enough.
-        starts = _apart([trial.base for trial in finalists])[: self.spending.starts]
+        starts = _apart(finalists)[: self.spending.starts]
         outcome = self._unfitted(base, (*finalists, *others))
-        named = {id(trial.base): trial.name for trial in finalists}
-        options = [self._judge(f"undistilled, {named[id(start)]}", start) for start in starts]
+        options = [self._judge(f"undistilled, {start.name}", start.base) for start in starts]
         if self._wait([Attempt(outcome, "", options)]):
             return self._settled(outcome, [bases, *options])
         # Most of the way is the same for a part of the samples, at a part of the cost.
-        explored = [self._explored(start, _SHARE / len(starts)) for start in starts]
-        labels = [self._label(True, named[id(start)]) for start in starts]
-        options += [self._judge(label, made) for label, made in zip(labels, explored, strict=True)]
+        explored = [self._explored(start.base, _SHARE / len(starts)) for start in starts]
+        options += [self._judge(self._label(True, start.name), made) for start, made in zip(starts, explored, strict=True)]
         attempt = self._pursued(Attempt(outcome, "", options), times=True)
         return self._settled(attempt.outcome, [bases, *attempt.candidates])
 
@@ -178,12 +176,12 @@ def _part(batch: Batch) -> Batch:
     return batch.part(slice(0, max(_FEWEST, len(batch) // _PART)))
 
 
-def _apart(tableaux: Sequence[Tableau]) -> list[Tableau]:
+def _apart(trials: Sequence[Trial]) -> list[Trial]:
     """Those of which none before has nearly the same times: within a tenth of a step in log-SNR."""
-    found: list[Tableau] = []
-    for tableau in tableaux:
-        if all(_distance(tableau, other) > 0.1 for other in found):
-            found.append(tableau)
+    found: list[Trial] = []
+    for trial in trials:
+        if all(_distance(trial.base, other.base) > 0.1 for other in found):
+            found.append(trial)
     return found
 
 

@@ -36,7 +36,7 @@ class About(NamedTuple):
     """What a card says of tables of one kind.
 
     Attributes:
-            library: that loads them.
+        library: that loads them.
         model: what they are for, in words.
         what: a sentence without its end: what is run by them.
         outside: what another setting than theirs comes to.
