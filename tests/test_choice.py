@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 
 import dode
 from dode.distillation.batch import Batch
-from dode.distillation.choice import FACTORS, Candidate, best, end_errors, judge, measure, shrunk
+from dode.distillation.choice import FACTORS, Candidate, best, end_errors, hopeful, judge, measure, shrunk
 from dode.distillation.directions import Directions, multistep
 from dode.distillation.greedy import Fit, corrected, fit
 from dode.noise import standard_noise
@@ -86,6 +87,17 @@ def test_a_gain_of_the_mean_that_costs_the_median_is_none() -> None:
     assert best([candidate("base", errors), carried]).name == "base"
     both = candidate("both", np.array([0.9] * 20 + [60.0] * 5))
     assert best([candidate("base", errors), carried, both]).name == "both"
+
+
+def test_more_noise_is_for_the_leader_or_for_a_smaller_mean_that_the_median_forbids() -> None:
+    errors = np.array([1.0] * 20 + [100.0] * 5)
+    base, carried = candidate("base", errors), candidate("carried", np.array([1.1] * 20 + [50.0] * 5))
+    slight, worse = candidate("slight", errors - 1e-3 * spread() ** 2), candidate("worse", errors + 1)
+    assert best([base, carried, worse]) is base and hopeful([base, worse, carried]) is carried
+    assert hopeful([base, carried, slight]) is slight
+    assert hopeful([base]) is None and hopeful([base, worse]) is None
+    assert hopeful([base, replace(carried, superseded=True)]) is None
+    assert hopeful([base, candidate("diverging", np.full(25, math.inf))]) is None
 
 
 def test_a_single_sample_leaves_no_room_for_doubt() -> None:

@@ -160,6 +160,52 @@ def test_a_fit_that_was_interrupted_comes_to_the_same_to_the_last_bit(tmp_path: 
     assert gone_on.tableau == whole.tableau and gone_on.iterations == whole.iterations > 2
 
 
+def test_coarse_differences_see_over_what_is_rough_in_time() -> None:
+    """A trained network has a ripple along its time: most of a derivative by fine differences, and hardly any of one by coarse ones."""
+    schedule = VP.linear()
+    mixture = Mixture(schedule, "epsilon")
+    ripple = standard_noise(5, 64, (4,))
+
+    def rough(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return mixture(x, t) + 0.01 * torch.sin(x @ ripple.T.to(x) + 40 * torch.log(t[:1] + 1)) @ ripple.to(x) / 8
+
+    denoiser = Denoiser(rough, schedule, "epsilon", shape=(4,))
+    fit = batch_of(denoiser, 40, FITTING)
+    start = ruled(denoiser, "dpm-solver++", 6)
+    coarse = refine(denoiser, start.base, fit, fit, stops=start)
+    fine = refine(denoiser, start.base, fit, fit, stops=start, differences=linearisation.Differences())
+    assert coarse.fitting[0] == fine.fitting[0]
+    assert coarse.fitting[1] < 0.7 * fine.fitting[1]
+
+
+def test_differences_become_finer_where_no_step_is_better() -> None:
+    """On a smooth network the fit by coarse differences comes as far as that by fine ones."""
+    denoiser = denoiser_of(VP.linear())
+    fit, start = batch_of(denoiser, 40, FITTING), ruled(denoiser, "dpm-solver++", 4)
+    coarse = refine(denoiser, start.base, fit, fit, stops=start, iterations=60, patience=60)
+    fine = refine(
+        denoiser, start.base, fit, fit, stops=start, iterations=60, patience=60, differences=linearisation.Differences()
+    )
+    assert coarse.fitting[1] < 1.02 * fine.fitting[1] < 0.2 * fine.fitting[0]
+    steps = [linearisation.Differences().coarse()]
+    while steps[-1] != linearisation.Differences():
+        steps.append(steps[-1].finer(linearisation.Differences()))
+    assert [step.time for step in steps] == pytest.approx([0.2, 0.05, 0.0125, 0.005])
+
+
+def test_a_stop_at_the_lowest_time_but_for_rounding_has_a_derivative() -> None:
+    """It comes back from its log-SNR a last bit beside the lowest time, which is no way to go."""
+    schedule = ContinuousVP(1.0, 1.0, 10.0)
+    denoiser = denoiser_of(schedule)
+    lowest = float(np.nextafter(schedule.t_min, 1))
+    student = ruled(denoiser, "unipc", 4, Explicit((6.6, 0.43, 0.05, lowest, 0.0)))
+    problem = linearisation.Problem(
+        denoiser, student, tuple(free_stops(student, first=True)), batch_of(denoiser, 6, FITTING), 0.0
+    )
+    model = problem.linearised(student, 6, 0)
+    assert np.isfinite(model.normal).all() and (np.diag(model.normal) > 0).all()
+
+
 def test_more_budget_is_not_worse_on_what_is_fitted() -> None:
     denoiser = denoiser_of(VP.linear())
     fit, validation = batch_of(denoiser, 40, FITTING), batch_of(denoiser, 20, VALIDATION)

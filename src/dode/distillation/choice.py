@@ -102,6 +102,15 @@ def leader_of(candidates: Sequence[Candidate]) -> Candidate | None:
     return min(able, key=lambda candidate: candidate.error, default=None)
 
 
+def hopeful(candidates: Sequence[Candidate]) -> Candidate | None:
+    """The candidate whose gain more noise may bear out: the leader, or where that has none the one with the smallest mean, whose loss in
+    the middle may be chance too; None where no mean is smaller than the base's."""
+    base, *others = candidates
+    gaining = [c for c in others if c.error < base.error and not c.superseded]
+    leader = leader_of(candidates)
+    return leader if leader in gaining else min(gaining, key=lambda candidate: candidate.error, default=None)
+
+
 def shrunk(
     base: Tableau, directions: Directions, fit: Fit, factors: Sequence[float] = FACTORS, dropped_rows: int = DROPPED_ROWS
 ) -> list[tuple[str, Tableau]]:

@@ -26,14 +26,17 @@ from dode.tableau import Tableau
 
 # Levenberg-Marquardt's damping, relative to the diagonal: where it starts, its change on success and on failure, where it gives up.
 _DAMPING, _RELAX, _TIGHTEN, _HOPELESS = 1e-3, 5.0, 10.0, 30.0
-# A step from a part of the samples that this many dampings do not make better for all asks for more of them, not for more damping.
+# Where it starts for stops alone, which bend strongly.
+_STOPS_DAMPING = 1e-2
+# A step from a part of the samples, or from coarse differences, that this many dampings do not make better for all asks for more of them,
+# or for finer ones, not for more damping.
 _TRIALS = 3
 # No less damping than this: it is not the model that makes so long a step fail, but the curvature.
 _LEAST_DAMPING = 1e-8
 # A step that gains less than this share ends the fit; a validation error that falls by less is no better.
 _CONVERGED = 1e-3
 # Why a fit ends.
-_SPENT, _NO_BETTER = "the budget is spent", "no step is better"
+_SPENT, _NO_BETTER, _NOT_FINITE = "the budget is spent", "no step is better", "the Jacobian is not finite"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +108,7 @@ def refine(
         denoiser: the network.
         tableau: where to start.
         fit: noise, condition and targets that the fit sees.
-        validation: those that have a say in the best step; never fitted.
+        validation: those that have a say in the best step, never fitted; the fitting samples themselves where they alone say it.
         budget: network evaluations of one sample that may be spent.
         times: fit the times of the inner evaluations too.
         outputs: newest outputs whose coefficients a row may change; the last row may change all.
@@ -116,7 +119,8 @@ def refine(
             so many that the budget lasts for several steps.
         inner_weight: weight of each inner state's square distance to its own target, beside the end point's; 0 for the end alone.
         patience: accepted steps that are no better after which to stop.
-        differences: how derivatives are taken; as the network's rounding asks for if None.
+        differences: how derivatives are taken. If None, as the network's rounding asks for; and for `stops` by coarse differences first, by
+            finer ones where these find no better step (implicit filtering; Kelley, 2011): a trained network is rough in its time.
         checkpoint: what keeps the fit after each accepted step and at its end; where it is there, the fit goes on from it, and comes to
             the same end to the last bit.
         on_step: called with (iteration, fitting error, validation error) after each accepted step.
@@ -130,26 +134,30 @@ def refine(
     fitted = tuple(unknowns(tableau, outputs, times)) if stops is None else tuple(free_stops(stops, first=first_stop))
     problem = Problem(denoiser, stops or Student.of(tableau, denoiser.output), fitted, fit, inner_weight)
     problem.check()
-    judge = Problem(denoiser, problem.student, fitted, validation, 0.0)
+    judge = problem if validation is fit else Problem(denoiser, problem.student, fitted, validation, 0.0)
     kept = None if checkpoint is None else checkpoint.read()
-    progress = _Progress.begin(problem, judge) if kept is None else _Progress.resumed(kept, problem)
+    damping = _DAMPING if stops is None else _STOPS_DAMPING
+    progress = _Progress.begin(problem, judge, damping) if kept is None else _Progress.resumed(kept, problem)
     # The budget and all that hangs on it go on from what was spent then, whatever was asked again since to get here.
     saved = 0 if kept is None else progress.spent - (denoiser.evaluations - begun)
     begun -= saved
-    trial_cost, judge_cost = tableau.nfe * len(fit), tableau.nfe * len(validation)
+    trial_cost, judge_cost = tableau.nfe * len(fit), 0 if judge is problem else tableau.nfe * len(validation)
     if not progress.samples:
         step = problem.jacobian_cost(1) + trial_cost + judge_cost
-        if differences is None and denoiser.evaluations - begun + most_evaluations(tableau) + step <= budget:
-            differences = differences_for(problem, progress.student)
-        problem.differences = progress.differences = differences or Differences()
+        if differences is None:
+            known = denoiser.evaluations - begun + most_evaluations(tableau) + step <= budget
+            progress.finest = differences_for(problem, progress.student) if known else Differences()
+            progress.differences = progress.finest if stops is None else progress.finest.coarse()
+        else:
+            progress.differences = progress.finest = differences
         affordable = problem.affordable(budget, trial_cost + judge_cost)
         if stops is not None:
             # A few unknowns bend strongly: a Jacobian that costs no more than a trial is not worth saving at.
             affordable = max(affordable, min((trial_cost + judge_cost) // problem.jacobian_cost(1), len(fit)))
         progress.samples = jacobian_samples or affordable
-    problem.differences = progress.differences
     stopped = progress.stopped
     while not stopped:
+        problem.differences = progress.differences
         left = budget - judge_cost - (denoiser.evaluations - begun)
         if progress.iterations >= iterations:
             stopped = f"{iterations} iterations"
@@ -159,14 +167,18 @@ def refine(
             break
         before = progress.error
         partial = jacobian_samples is None and progress.samples < len(fit)
-        stopped = _descend(problem, progress, left, partial=partial)
-        if stopped == _NO_BETTER and partial:
-            # What is best for a part of the samples may be no better for all.
-            progress.samples, progress.damping, stopped = min(2 * progress.samples, len(fit)), _DAMPING, ""
+        coarse = progress.differences != progress.finest
+        stopped = _descend(problem, progress, left, rough=partial or coarse)
+        if (stopped == _NO_BETTER and partial) or (stopped in (_NO_BETTER, _NOT_FINITE) and coarse):
+            if coarse:
+                progress.differences = progress.differences.finer(progress.finest)
+            else:  # what is best for a part of the samples may be no better for all
+                progress.samples = min(2 * progress.samples, len(fit))
+            progress.damping, stopped = damping, ""
             continue
         if progress.error == before:
             break
-        unseen = judge.error(progress.student)
+        unseen = progress.error if judge is problem else judge.error(progress.student)
         progress.accept(unseen, _score(problem, progress.error, unseen, fitted=True))
         progress.spent = denoiser.evaluations - begun
         progress.save(checkpoint)
@@ -176,7 +188,8 @@ def refine(
             stopped = "the last steps were no better"
         elif max(progress.error_gain(before), progress.promised) < _CONVERGED:
             # A small gain says little where the linear model promises more.
-            stopped = "converged"
+            stopped = "" if coarse else "converged"
+            progress.differences = progress.differences.finer(progress.finest)
     progress.stopped, progress.spent = stopped, denoiser.evaluations - begun
     progress.save(checkpoint)
     return Refined(
@@ -205,15 +218,15 @@ def _score(problem: Problem, fitting: float, validation: float, *, fitted: bool)
     return max(fitting * (equations + p) / (equations - p) if fitted else fitting, validation)
 
 
-def _descend(problem: Problem, progress: _Progress, left: float, *, partial: bool) -> str:
-    """One step that lowers the error, with as much damping as that takes; or why there is none. If the Jacobian is of a part of the
-    samples that may be enlarged, a few dampings have to do."""
+def _descend(problem: Problem, progress: _Progress, left: float, *, rough: bool) -> str:
+    """One step that lowers the error, with as much damping as that takes; or why there is none. If the Jacobian is a rough one, of a part
+    of the samples or by coarse differences, a few dampings have to do."""
     before = problem.denoiser.evaluations
     model = problem.linearised(progress.student, progress.samples, progress.iterations)
     if not (np.isfinite(model.normal).all() and np.isfinite(model.gradient).all()):
-        return "the Jacobian is not finite"
+        return _NOT_FINITE
     trials = 0
-    while progress.damping <= _HOPELESS and (trials < _TRIALS or not partial):
+    while progress.damping <= _HOPELESS and (trials < _TRIALS or not rough):
         trials += 1
         if problem.denoiser.evaluations - before + problem.tableau.nfe * len(problem.batch) > left:
             return _SPENT
@@ -251,7 +264,7 @@ class _Progress:
         samples: that the next Jacobian is taken from.
         spent: evaluations so far.
         stopped: why the fit ended; empty while it has not.
-        differences: how derivatives are taken.
+        differences, finest: how derivatives are taken, and how they are in the end.
         promised: the share of the error that the last step would have taken away without damping, had the error been what its linear
             model says.
     """
@@ -265,7 +278,7 @@ class _Progress:
     first_score: float
     best_validation: float
     best_score: float
-    damping: float = _DAMPING
+    damping: float
     iterations: int = 0
     stale: int = 0
     diverged: int = 0
@@ -273,21 +286,24 @@ class _Progress:
     spent: int = 0
     stopped: str = ""
     differences: Differences = field(default_factory=Differences)
+    finest: Differences = field(default_factory=Differences)
     promised: float = 1.0
 
     @classmethod
-    def begin(cls, problem: Problem, judge: Problem) -> _Progress:
+    def begin(cls, problem: Problem, judge: Problem, damping: float) -> _Progress:
         """From the problem's student."""
         student = problem.student
-        error, validation = problem.error(student), judge.error(student)
+        error = problem.error(student)
+        validation = error if judge is problem else judge.error(student)
         score = _score(problem, error, validation, fitted=False)
-        return cls(student, student, error, validation, error, validation, score, validation, score)
+        return cls(student, student, error, validation, error, validation, score, validation, score, damping)
 
     @classmethod
     def resumed(cls, kept: Mapping[str, Any], problem: Problem) -> _Progress:
         """From where a checkpoint left off."""
         students = {name: problem.student.with_numbers(kept[name]) for name in ("student", "best")}
-        return cls(**{**kept, **students, "differences": Differences(**kept["differences"])})
+        steps = {name: Differences(**kept[name]) for name in ("differences", "finest")}
+        return cls(**{**kept, **students, **steps})
 
     def error_gain(self, before: float) -> float:
         """The share of an earlier error that is gone."""
@@ -307,4 +323,5 @@ class _Progress:
             return
         numbers = {f.name: getattr(self, f.name) for f in fields(self)}
         students = {name: numbers[name].to_json() for name in ("student", "best")}
-        checkpoint.write({**numbers, **students, "differences": asdict(self.differences)})
+        steps = {name: asdict(numbers[name]) for name in ("differences", "finest")}
+        checkpoint.write({**numbers, **students, **steps})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from dode.tableau import Tableau
 # The share of the state's norm by which a coefficient moves it, and the change of log(sigma / alpha), for a network without rounding.
 _STATE_STEP = 2e-3
 _TIME_STEP = 5e-3
+# Coarse differences of a time, and by how much they become finer at once. Of the bundled networks the squared derivatives by differences of
+# _TIME_STEP are ten times those by coarse ones: so much of what is local is ripple.
+_COARSE_TIME_STEP, _FINER = 0.2, 4.0
 # Longest step of a time, in log(sigma / alpha), and as a share of the way to its neighbour.
 _LONGEST_TIME_STEP, _SHARE = 0.5, 0.45
 # The Jacobian is taken from so many samples that the budget lasts for these many steps, with at least this many equations an unknown.
@@ -51,6 +54,14 @@ class Differences:
 
     state: float = field(default_factory=lambda: _STATE_STEP)
     time: float = field(default_factory=lambda: _TIME_STEP)
+
+    def coarse(self) -> Differences:
+        """Coarse ones of times: they see over the ripple that a trained network has along its time."""
+        return replace(self, time=max(self.time, _COARSE_TIME_STEP))
+
+    def finer(self, finest: Differences) -> Differences:
+        """The next finer ones."""
+        return replace(self, time=max(self.time / _FINER, finest.time))
 
 
 @dataclass(frozen=True)
@@ -351,7 +362,8 @@ class _Run:
         for change in (max(-step, low), min(step, high)):
             point = moved_point(self.denoiser, old, change, at_least=True)
             try:
-                found.append(None if point.t == old.t else (point, self.student.moved(k, point)))
+                # The lowest time comes back from its log-SNR with rounding, which is no way to go.
+                found.append(None if math.isclose(point.t, old.t, rel_tol=1e-9) else (point, self.student.moved(k, point)))
             except ValueError:  # a solver that cannot walk there
                 found.append(None)
         one, other = found

@@ -13,7 +13,7 @@ import numpy as np
 from dode.cache import FORM, Cache, Entry
 from dode.denoisers import Denoiser
 from dode.distillation.batch import Batch
-from dode.distillation.choice import DROPPED_ROWS, FACTORS, Candidate, best, judge, leader_of, shrunk
+from dode.distillation.choice import DROPPED_ROWS, FACTORS, Candidate, best, hopeful, judge, shrunk
 from dode.distillation.directions import Directions, DirectionsLike, make_directions
 from dode.distillation.effort import Effort
 from dode.distillation.end_to_end import Refined, refine
@@ -335,11 +335,11 @@ class Method:
         return replace(outcome, tableau=picked.tableau, chosen=picked.name, candidates=tuple(candidates))
 
     def _chosen(self, candidates: Sequence[Candidate]) -> tuple[Candidate, Sequence[Candidate]]:
-        """The candidate to give out; where the leader's gain is within its doubt, on more noise, as far as there is budget for it."""
+        """The candidate to give out; where a gain is within its doubt, on more noise, as far as there is budget for it."""
         assert self.validation is not None
-        base, picked, leader = candidates[0], best(candidates), leader_of(candidates)
+        base, picked, leader = candidates[0], best(candidates), hopeful(candidates)
         have, most = len(self.validation), _MORE * len(self.validation)
-        while picked is base and leader is not None and leader.error < base.error and self.more is not None and have < most:
+        while picked is base and leader is not None and self.more is not None and have < most:
             make, teachers_nfe = self.more
             more = min(have, most - have)
             if self.ledger.charged + more * (teachers_nfe + 2 * base.tableau.nfe) > self.budget:
@@ -347,7 +347,7 @@ class Method:
             batch = make(have, have + more)
             base, leader = (self._on_more(candidate, batch) for candidate in (base, leader))
             candidates = [base, *(leader if c.name == leader.name else c for c in candidates[1:])]
-            picked, have = best([base, leader]), have + more
+            picked, leader, have = best([base, leader]), hopeful([base, leader]), have + more
         return picked, candidates
 
     def _on_more(self, candidate: Candidate, batch: Batch) -> Candidate:

@@ -30,7 +30,9 @@ _SEARCH_SHARE, _FEWEST = 0.2, 8
 # So many of the best grids are tried from lower starts, at which sigma / alpha is this.
 _LOWERED, _RHOS = 2, (30.0, 10.0, 5.0)
 # Every start is followed on this part of the samples first, for so many steps, within this share of what is left of the budget.
-_PART, _STEPS, _SHARE = 4, 15, 0.5
+_PART, _STEPS, _SHARE = 3, 15, 0.5
+# The best one goes on within this share of the rest: errors have heavy tails, and a gain may take more noise to be beyond doubt.
+_GOING_ON = 0.85
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +54,7 @@ class Times(Method):
         bases = self._judge(BASE, base)
         attempt = Attempt(self._unfitted(base), "", [replace(bases, name="undistilled")])
         if not self._wait([attempt]):
-            attempt = self._pursued(attempt, times=True)
+            attempt = self._pursued(attempt, times=True, share=_GOING_ON)
         return self._settled(attempt.outcome, [bases, *attempt.candidates])
 
     def search(self, base: Tableau | None, solvers: Sequence[Solver], nfe: int, grids: Sequence[Grid]) -> Outcome:
@@ -68,36 +70,39 @@ class Times(Method):
         families = [trial for trial in trials if trial.base.grid != self._learned]
         most = self.spending.finalists
         finalists = list(dict.fromkeys([*families[:2], *trials[:most]]))
-        others = [trial for trial in trials if trial not in finalists]
+        rest = [trial for trial in trials if trial not in finalists]
         finalists = sorted((self._tried_on_all(trial) for trial in finalists), key=_error)
         base = base or next(trial.base for trial in finalists if trial.base.grid != self._learned)
         bases = self._judge(BASE, base)
         # Of two grids with nearly the same times one is enough.
         starts = _apart(finalists)[: self.spending.starts]
-        outcome = self._unfitted(base, (*finalists, *others))
-        options = [self._judge(f"undistilled, {start.name}", start.base) for start in starts]
+        outcome = self._unfitted(base, (*finalists, *rest))
+        tried = [replace(start, name=f"undistilled, {start.name}") for start in starts]
+        options = [self._unseen(trial) for trial in tried]
         if self._wait([Attempt(outcome, "", options)]):
             return self._settled(outcome, [bases, *options])
         # Most of the way is the same for a part of the samples, at a part of the cost.
-        explored = [self._explored(start.base, _SHARE / len(starts)) for start in starts]
-        options += [self._judge(self._label(True, start.name), made) for start, made in zip(starts, explored, strict=True)]
-        attempt = self._pursued(Attempt(outcome, "", options), times=True)
-        return self._settled(attempt.outcome, [bases, *attempt.candidates])
+        tried += [self._explored(start, _SHARE / len(starts)) for start in starts]
+        best = min(tried, key=_error)
+        attempt = self._pursued(Attempt(outcome, "", [self._unseen(best)]), times=True, share=_GOING_ON)
+        others = [self._unseen(trial) for trial in tried if trial is not best]
+        return self._settled(attempt.outcome, [bases, *others, *attempt.candidates])
 
-    def _explored(self, start: Tableau, share: float) -> Tableau:
+    def _explored(self, start: Trial, share: float) -> Trial:
         """A start after steps on a part of the samples, within a share of what is left of the budget."""
-        assert self.validation is not None
-        few = replace(self, fit=_part(self.fit), validation=_part(self.validation))
+        part = _part(self.fit)
+        few = replace(self, fit=part, validation=part)
         with self.ledger.count("end-to-end"):
             left = (self.budget - self.ledger.charged) * share
-            return few._refined(start, left, iterations=_STEPS, entry=None).tableau
+            found = few._refined(start.base, left, iterations=_STEPS, entry=None).tableau
+        return self._tried_on_all(replace(start, name=self._label(True, start.name), base=found))
 
     def once_more(self, before: Outcome) -> Outcome:
         """What was found with other data, improved on these."""
         bases, found = (self._judge(name, made) for name, made in ((BASE, before.base), (before.chosen, before.tableau)))
         attempt = Attempt(before, "", [found])
         if not self._wait([attempt]):
-            attempt = self._pursued(attempt, times=True)
+            attempt = self._pursued(attempt, times=True, share=_GOING_ON)
         return self._settled(attempt.outcome, [bases, *attempt.candidates])
 
     def _refined(self, start: Tableau, budget: float, *, iterations: int, entry: Entry | None, **how: Any) -> Refined:
@@ -122,7 +127,7 @@ class Times(Method):
         """The solver on every grid, with a few samples, the best first; and on the best ones from lower starts, where that is learned."""
         made = self._on_grids(nfe, grids)
         affordable = int(_SEARCH_SHARE * self.budget / (nfe * len(made)))
-        samples = max(_FEWEST, min(2 * self.spending.tried, affordable)) // 2
+        samples = max(_FEWEST, min(self.spending.tried, affordable)) // 2
         with self.ledger.count("search"):
             trials = sorted((self._trial(*each, samples) for each in made), key=_error)
             if self.move_start:
@@ -159,8 +164,12 @@ class Times(Method):
         with self.ledger.count("search"):
             return self._trial(trial.name, trial.base, max(len(self.fit), len(self.validation)))
 
+    def _unseen(self, trial: Trial) -> Candidate:
+        """What was tried on all samples, on those that choose alone."""
+        return Candidate(trial.name, trial.base, trial.candidate.errors[len(self.fit) :])
+
     def _trial(self, name: str, tableau: Tableau, samples: int) -> Trial:
-        """A grid on so many samples of each of both sets, none of which it was fitted to."""
+        """A set of times on so many samples of each of both sets."""
         assert self.validation is not None
         parts = [batch.part(slice(0, samples)) for batch in (self.fit, self.validation)]
         errors = np.concatenate([end_errors(self.denoiser, tableau, part) for part in parts])
