@@ -101,7 +101,7 @@ def main() -> None:
             "| differences | error that is left | steps | runs of all samples |",
             "|---|---|---|---|",
             *(
-                f"| {'coarse first' if coarse else 'fine'} | {left:.2f} | {steps} | {runs} |"
+                f"| {'coarse first' if coarse else 'fine'} | {left:.2g} | {steps} | {runs} |"
                 for coarse, (left, steps, runs) in fits.items()
             ),
         ],
