@@ -226,7 +226,9 @@ def flat(images: Tensor) -> tuple[Tensor, Tensor]:
 def test_the_reference_is_at_no_distance_to_itself() -> None:
     fine = reference_tableau(SCHEDULE, 12)
     (found,) = compare(images_denoiser(), [], [], tableaux={"fine": fine}, extractor=flat, samples=12, reference_nfe=12).results
-    assert found.figures["error"].value == found.figures["fid"].value == found.figures["feature_distance"].value == 0
+    assert found.figures["error"].value == found.figures["feature_distance"].value == 0
+    # The traces of covariances of order one cancel, but for the rounding of float64.
+    assert 0 <= found.figures["fid"].value < 1e-13
     assert found.figures["psnr"].value == 100 and found.figures["same_class"].value == 1
     assert set(found.figures) <= set(METRICS)
     assert found.course is not None
