@@ -22,7 +22,7 @@ from dode.files import sweep, write_atomically
 from dode.seals import DIGEST, sealed, unsealed
 
 # Part of the names of entries: raised where what they hold changes, so that older ones are not found.
-FORM = 2
+FORM = 3
 # Seconds after which a temporary file belongs to no run that goes on.
 _ABANDONED = 3600.0
 

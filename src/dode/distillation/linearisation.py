@@ -31,8 +31,8 @@ from dode.tableau import Tableau
 # The share of the state's norm by which a coefficient moves it, and the change of log(sigma / alpha), for a network without rounding.
 _STATE_STEP = 2e-3
 _TIME_STEP = 5e-3
-# Coarse differences of a time, and by how much they become finer at once. Of the bundled networks the squared derivatives by differences of
-# _TIME_STEP are ten times those by coarse ones: so much of what is local is ripple.
+# Coarse differences of a time, and by how much they become finer at once. Squared derivatives of a trained network by differences of
+# _TIME_STEP are up to ninety times those by coarse ones: so much of what is local is ripple (docs/method.md).
 _COARSE_TIME_STEP, _FINER = 0.2, 4.0
 # Longest step of a time, in log(sigma / alpha), and as a share of the way to its neighbour.
 _LONGEST_TIME_STEP, _SHARE = 0.5, 0.45
