@@ -16,14 +16,12 @@ from common import EVERY_NETWORK, REFERENCE_NFE, SEED, Store, network, options, 
 
 import dode
 from dode.conditions import cycle
-from dode.distillation.batch import Batch
 from dode.distillation.end_to_end import refine
 from dode.distillation.linearisation import Differences, Problem, changed
 from dode.distillation.ruled import Ruled, free_stops
 from dode.grids import Power, Shifted
 from dode.noise import FITTING, standard_noise
-from dode.report.reference import reference_tableau
-from dode.teacher import Teacher, teacher_states
+from dode.report.reference import with_reference
 
 SAMPLES = 32
 STEPS = (0.005, 0.0125, 0.05, 0.2)
@@ -42,12 +40,8 @@ def main() -> None:
     grid = Power() if args.shift is None else Shifted(shift=args.shift)
     student = Ruled.on(solver.tableau(denoiser.schedule, args.nfe, grid), solver, denoiser.schedule, denoiser.output)
     unknowns = tuple(free_stops(student, first=True))
-    noise, own = (
-        standard_noise(SEED, SAMPLES, denoiser.shape, stream=FITTING, dtype=denoiser.noise_dtype),
-        cycle(cond, 0, SAMPLES),
-    )
-    fine = reference_tableau(denoiser.schedule, REFERENCE_NFE)
-    batch = Batch(noise, own, teacher_states(denoiser, Teacher(fine, (fine.rows - 1,)), noise, own))
+    noise = standard_noise(SEED, SAMPLES, denoiser.shape, stream=FITTING, dtype=denoiser.noise_dtype)
+    batch = with_reference(denoiser, noise, cycle(cond, 0, SAMPLES), REFERENCE_NFE, cache=store.folder)
     problem = Problem(denoiser, student, unknowns, batch, 0.0)
     before = problem.error(student)
 

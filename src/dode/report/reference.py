@@ -71,7 +71,11 @@ def unseen_batch(
         FloatingPointError: the reference is not finite.
     """
     noise = report_noise(denoiser, count, seed)
-    own = cycle(cond, 0, count)
+    return with_reference(denoiser, noise, cycle(cond, 0, count), nfe, cache=cache)
+
+
+def with_reference(denoiser: Denoiser, noise: Tensor, cond: Condition, nfe: int, *, cache: Path | None = None) -> Batch:
+    """Noise (n, *shape) with its condition, a row a sample, and the reference's end point; `nfe`, `cache` and errors as `unseen_batch`."""
     tableau = reference_tableau(denoiser.schedule, nfe)
     end = Teacher(tableau, (tableau.rows - 1,))
-    return Batch(noise, own, teacher_states(denoiser, end, noise, own, cache=None if cache is None else Cache(cache)))
+    return Batch(noise, cond, teacher_states(denoiser, end, noise, cond, cache=None if cache is None else Cache(cache)))
